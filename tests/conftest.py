@@ -1,0 +1,62 @@
+"""What all tests share: one real broker and one real Redis for the whole session."""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from streams.local.broker import KafkaBroker
+from streams.local.redis import RedisServer
+
+
+class Broker(Protocol):
+    """As much of a broker as a test needs, be it ours or somebody else's."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+
+class ExternalBroker:
+    """The broker that STOPLOSS_TEST_BOOTSTRAP_SERVERS names."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for the whole session: topics are a test's own, see `topic_prefix`."""
+    if servers := os.environ.get("STOPLOSS_TEST_BOOTSTRAP_SERVERS"):
+        yield ExternalBroker(servers)
+        return
+    ours = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: asyncio.run(ours.stop()))
+        asyncio.run(ours.start())
+        yield ours
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(broker: Broker) -> str:
+    return broker.bootstrap_servers
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix of this test's own, such as `t-1f2e3d4c.`."""
+    return f"t-{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for the whole session; keys are a test's own, by its `topic_prefix`."""
+    server = RedisServer(Path(tmp_path_factory.mktemp("redis")))
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: asyncio.run(server.stop()))
+        asyncio.run(server.start())
+        yield server
