@@ -1,0 +1,52 @@
+# Needs Python >= 3.11 with venv, git and make; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test unit integration lint types schemas bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed ## make .venv with stoploss in it
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11; name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## real recorded sessions through a real Kafka, with a live view
+	$(BIN)/stoploss demo $(ARGS)
+
+test: setup ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+unit: setup ## the tests that need no broker
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+integration: setup ## the tests on the real broker
+	$(BIN)/python -m pytest tests/integration $(ARGS)
+
+lint: setup ## ruff and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+schemas: setup ## write schemas/generated anew
+	$(BIN)/python -m schemas.generate
+
+bench: setup ## figures, side by side (installs the peers)
+	$(BIN)/python -m pip install --quiet '.[peers]'
+	$(BIN)/python -m bench
+
+lock: ## write requirements.txt anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --group dev pyproject.toml --output-file requirements.txt
+
+clean: ## remove what was installed and generated here
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

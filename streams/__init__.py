@@ -1,0 +1,1 @@
+"""Stream processing of what coding agents use."""

@@ -1,0 +1,1 @@
+"""The model: what is measured, allowed and decided. Pure."""

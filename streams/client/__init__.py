@@ -1,0 +1,1 @@
+"""What an enforcer imports: Emitter and Verdicts."""

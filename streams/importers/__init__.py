@@ -1,0 +1,1 @@
+"""Logs of real coding agents become our events."""

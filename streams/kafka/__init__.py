@@ -1,0 +1,1 @@
+"""The little we put on top of aiokafka."""

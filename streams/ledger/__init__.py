@@ -1,0 +1,1 @@
+"""The hot path: assignment, restore, read, fold, commit."""
