@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from schemas.errors import InvalidFieldError, UnavailableError
-
-FOLDER_MODE = 0o700
+from streams.local.private import FILE_MODE, FOLDER_MODE
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -59,32 +58,52 @@ def _is_ours(folder: Path) -> bool:
     return found.st_uid == os.getuid() and not others_write and os.access(folder, os.W_OK | os.X_OK)
 
 
+class FileLock:
+    """A lock between processes. The system frees it when its holder dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def take(self) -> bool:
+        """Take the lock, unless somebody else holds it; say whether it is ours."""
+        assert self._descriptor is None, "already ours"
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
+        self._descriptor = descriptor
+        return True
+
+    def free(self) -> None:
+        """Give the lock back. Its file stays: another one may be waiting for that very file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 @contextlib.asynccontextmanager
 async def locked(path: Path, *, deadline_s: float, purpose: str) -> AsyncIterator[None]:
-    """Hold the lock file `path`. The system frees it when its holder dies.
+    """Hold the lock file `path`.
 
     Raises:
         UnavailableError: another process has held it for `deadline_s` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = FileLock(path)
     try:
-        try:
-            async with asyncio.timeout(deadline_s):
-                while not _take(descriptor):  # noqa: ASYNC110 - other processes set no event of ours
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise UnavailableError(
-                f"{path}: another process is {purpose} for more than {deadline_s:.0f} s; "
-                f"wait for it or end it"
-            ) from None
+        async with asyncio.timeout(deadline_s):
+            while not lock.take():  # noqa: ASYNC110 - other processes set no event of ours
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise UnavailableError(
+            f"{path}: another process is {purpose} for more than {deadline_s:g} s; "
+            f"wait for it or end it"
+        ) from None
+    try:
         yield
     finally:
-        os.close(descriptor)
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.free()

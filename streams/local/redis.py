@@ -1,24 +1,36 @@
 """One real Redis server on 127.0.0.1."""
 
 import asyncio
-import contextlib
 import importlib.util
 import os
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import redis.asyncio
-import redis.exceptions
-
 from schemas.errors import UnavailableError
 from streams.local.ports import HOST, free_ports, is_free
+from streams.local.private import FOLDER_MODE, read_from, write_private
 from streams.local.process import ServerProcess, tail
 
-READY_AFTER_S = 20.0
+READY_WITHIN_S = 20.0
 STARTS = 3
 # As with the broker: a free port may be lost before it is used.
+
+
+SETTINGS = """\
+# Written anew at each start; changes are lost.
+port {port}
+bind {host}
+dir "{folder}"
+databases 1
+daemonize no
+
+# Each change is on disk within a second; a snapshot beside it would only cost.
+appendonly yes
+save ""
+"""
 
 
 def find_redis_server(path: str | None = None) -> Path:
@@ -94,16 +106,20 @@ class RedisServer:
         """
         assert not self.running, "already started"
         executable = await asyncio.to_thread(find_redis_server)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         for left in range(STARTS - 1, -1, -1):
-            self.port = self.port if self.port and is_free(self.port) else free_ports(1)[0]
-            self._process = await self._run(executable, self.port)
+            self.port = self._choose_port()
+            self._write_settings(self.port)
+            logged_bytes = self.log.stat().st_size if self.log.exists() else 0
             try:
+                self._process = await ServerProcess.start(
+                    "redis", [str(executable), str(self._settings)], output=self.log
+                )
                 await self._wait_until_it_answers()
-            except BaseException:
-                await self._process.kill()
-                if left and "Address already in use" in tail(self.log):
-                    self.port = None
+            except BaseException as error:
+                await self.kill()
+                lost_its_port = b"Address already in use" in read_from(self.log, logged_bytes)
+                if isinstance(error, UnavailableError) and lost_its_port and left:
                     continue
                 raise
             return
@@ -118,39 +134,43 @@ class RedisServer:
         if self._process is not None:
             await self._process.kill()
 
-    async def _run(self, executable: Path, port: int) -> ServerProcess:
-        settings = {
-            "port": port,
-            "bind": HOST,
-            "dir": self.folder,
-            # Every change is on disk within a second, and the log is short: it is only a view.
-            "appendonly": "yes",
-            "save": "",
-            "daemonize": "no",
-            "databases": 1,
-        }
-        command = [str(executable)]
-        for name, value in settings.items():
-            command += [f"--{name}", str(value)]
-        return await ServerProcess.start("redis", command, output=self.log, environ=os.environ)
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "redis.conf"
+
+    def _choose_port(self) -> int:
+        settings = read_from(self._settings, 0).decode()
+        found = re.search(r"^port (\d+)$", settings, re.MULTILINE)
+        last = int(found[1]) if found else None
+        return last if last is not None and is_free(last) else free_ports(1)[0]
+
+    def _write_settings(self, port: int) -> None:
+        # It reads quoted text as C does.
+        folder = str(self.folder).replace("\\", "\\\\").replace('"', '\\"')
+        write_private(self._settings, SETTINGS.format(host=HOST, port=port, folder=folder))
 
     async def _wait_until_it_answers(self) -> None:
-        client = redis.asyncio.Redis.from_url(self.url)
         try:
-            async with asyncio.timeout(READY_AFTER_S):
-                while not await _answers(client):
+            async with asyncio.timeout(READY_WITHIN_S):
+                while not await self._answers():
                     if not self.running:
                         raise UnavailableError(f"redis ended at its start; {tail(self.log)}")
                     await asyncio.sleep(0.01)
         except TimeoutError:
             raise UnavailableError(
-                f"redis does not answer after {READY_AFTER_S:.0f} s; {tail(self.log)}"
+                f"redis does not answer after {READY_WITHIN_S:.0f} s; {tail(self.log)}"
             ) from None
+
+    async def _answers(self) -> bool:
+        """Whether the server answers a PING; while it loads its data it answers with an error."""
+        try:
+            reader, writer = await asyncio.open_connection(HOST, self.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"PING\r\n")
+            return await reader.readline() == b"+PONG\r\n"
+        except OSError:
+            return False
         finally:
-            await client.aclose()
-
-
-async def _answers(client: redis.asyncio.Redis) -> bool:
-    with contextlib.suppress(redis.exceptions.RedisError):  # also while it loads its data
-        return bool(await client.ping())
-    return False
+            writer.close()
