@@ -1,1 +1,5 @@
-"""What an enforcer imports: Emitter and Verdicts."""
+"""What an enforcer imports: `Emitter` says what happens, `Verdicts` knows what was decided."""
+
+from streams.client.emitter import Emitter
+
+__all__ = ["Emitter"]
