@@ -75,6 +75,8 @@ def _download(jars: list[Jar], folder: Path, repository: str) -> None:
                 pool.shutdown(cancel_futures=True)
                 raise
         shutil.rmtree(folder, ignore_errors=True)
+        for archive in folder.parent.glob(f"{folder.name}-*.jsa"):
+            archive.unlink()  # Java takes none that was made from other files than these
         staged.rename(folder)
 
 

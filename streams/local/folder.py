@@ -79,8 +79,11 @@ class ClusterState(msgspec.Struct, frozen=True):
 
     @property
     def runs(self) -> bool:
-        """Whether every server that it names lives."""
-        return all(process.lives for process in self.processes)
+        """Whether every server that it names lives, and will go on.
+
+        Servers whose starter has been killed answer for another second, while they end.
+        """
+        return all(process.lives for process in [self.starter, *self.processes])
 
 
 class DataFolder:

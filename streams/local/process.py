@@ -89,6 +89,7 @@ class ServerProcess:
             async with asyncio.timeout(deadline_s):
                 while self.running:  # noqa: ASYNC110 - a process's end is no event of any loop
                     await asyncio.sleep(0.02)
+            _close(self._process)
         return self._process.returncode
 
     async def stop(self) -> None:

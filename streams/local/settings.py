@@ -33,6 +33,9 @@ num.io.threads=4
 background.threads=2
 log.cleaner.dedupe.buffer.size=16777216
 
+# After a kill -9 the controller refuses the broker until the session of the killed one is over.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 # A dead letter carries a record of 1 MiB in base64.
