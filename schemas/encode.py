@@ -1,0 +1,34 @@
+"""A typed event becomes the JSON line that `schemas.decode.decode_event` reads back.
+
+What is absent is left out, so that `null` never travels; decimals are JSON numbers, exact.
+"""
+
+from typing import Any
+
+import msgspec
+
+from schemas.events import Event
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def encode_event(event: Event) -> bytes:
+    """Return `event` as one line of JSON, without a newline; `type` and `specversion` stand in it.
+
+    Fields that are None are left out; so is `data` where the event has none at all.
+    """
+    fields = _present(event)
+    data = fields.pop("data", None)
+    envelope = {
+        "specversion": fields.pop("specversion"),
+        "type": event.__struct_config__.tag,
+        **fields,
+    }
+    if data is not None:
+        envelope["data"] = _present(data)
+    return _ENCODER.encode(envelope)
+
+
+def _present(struct: msgspec.Struct) -> dict[str, Any]:
+    values = ((name, getattr(struct, name)) for name in struct.__struct_fields__)
+    return {name: value for name, value in values if value is not None}
