@@ -35,22 +35,29 @@ ATTEMPTS = 3
 SCRATCH = "download-"
 
 
-def download(jars: list[Jar], folder: Path, repository: str | None = None) -> None:
+def download(
+    jars: list[Jar],
+    folder: Path,
+    repository: str | None = None,
+    *,
+    abandoned: Callable[[], bool] = lambda: False,
+) -> None:
     """Fill `folder`, which appears whole or not at all: a killed download leaves no half jar.
 
     Blocks, for as long as it takes. Call it under a lock.
 
     Args:
         repository: the URL of a mirror of Maven Central.
+        abandoned: asked with each chunk whether nobody waits any more.
 
     Raises:
         UnavailableError: the repository cannot be reached, or lacks a jar, or the disk is full.
         StoplossError: it has another file under a jar's name.
     """
-    for abandoned in folder.parent.glob(f"{SCRATCH}*"):  # by a process that was killed
-        shutil.rmtree(abandoned, ignore_errors=True)
+    for scratch in folder.parent.glob(f"{SCRATCH}*"):  # of a process that was killed
+        shutil.rmtree(scratch, ignore_errors=True)
     try:
-        _download(jars, folder, repository or MAVEN_CENTRAL_URL)
+        _download(jars, folder, repository or MAVEN_CENTRAL_URL, abandoned)
     except OSError as error:
         raise UnavailableError(
             f"{folder.parent}: Kafka cannot be kept there ({error.strerror}); name another folder "
@@ -58,19 +65,27 @@ def download(jars: list[Jar], folder: Path, repository: str | None = None) -> No
         ) from error
 
 
-def _download(jars: list[Jar], folder: Path, repository: str) -> None:
+def _download(
+    jars: list[Jar], folder: Path, repository: str, abandoned: Callable[[], bool]
+) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=SCRATCH) as scratch:
         staged = Path(scratch, "jars")
         staged.mkdir()
-        context = _context(Path(scratch, "maven"), repository)
         with (
             _progress(jars) as advance,
             concurrent.futures.ThreadPoolExecutor(DOWNLOADS, "kafka-download") as pool,
         ):
+
+            def received(count_bytes: int) -> None:
+                if abandoned():
+                    raise UnavailableError("the download of Kafka was abandoned")
+                advance(count_bytes)
+
+            context = _context(Path(scratch, "maven"), repository, received)
             fetches = [pool.submit(_fetch, context, jar, staged, repository) for jar in jars]
             try:
                 for fetch in concurrent.futures.as_completed(fetches):
-                    advance(fetch.result())
+                    fetch.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -80,17 +95,25 @@ def _download(jars: list[Jar], folder: Path, repository: str) -> None:
         staged.rename(folder)
 
 
-def _context(repo_cache: Path, repository: str) -> MavenContext:
+def _context(
+    repo_cache: Path, repository: str, received: Callable[[int], None] = lambda _: None
+) -> MavenContext:
+    """Return jgo's side of it; `received` is called with the bytes of each chunk, in any thread."""
+
+    @contextlib.contextmanager
+    def progress(_filename: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
+        yield received
+
     return MavenContext(
-        resolver=PythonResolver(),
+        resolver=PythonResolver(progress_callback=progress),
         repo_cache=repo_cache,
         remote_repos={"central": repository.rstrip("/")},
         timeout=REQUEST_TIMEOUT_S,
     )
 
 
-def _fetch(context: MavenContext, jar: Jar, staged: Path, repository: str) -> int:
-    """Bring one jar to `staged`; return its size in bytes.
+def _fetch(context: MavenContext, jar: Jar, staged: Path, repository: str) -> None:
+    """Bring one jar to `staged`.
 
     Raises:
         UnavailableError: the repository cannot be reached, or does not have it.
@@ -117,7 +140,6 @@ def _fetch(context: MavenContext, jar: Jar, staged: Path, repository: str) -> in
     if found != jar.sha256:
         raise StoplossError(f"{jar.filename}: sha256 {found} is not allowed; use {jar.sha256}")
     path.rename(staged / jar.filename)
-    return jar.size_bytes
 
 
 def _forget(artifact: Artifact) -> None:

@@ -6,6 +6,7 @@ and no POM (10 s less), and runs what was tested or nothing.
 
 import asyncio
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +59,13 @@ async def kafka_jars(environ: Mapping[str, str] = os.environ) -> list[Path]:
         async with locked(lock, deadline_s=RESOLVED_WITHIN_S, purpose=purpose):
             if not _is_complete(folder, jars):  # by the one that held the lock before us
                 repository = environ.get("STOPLOSS_MAVEN_REPOSITORY")
-                await asyncio.to_thread(download, jars, folder, repository)
+                abandoned = threading.Event()
+                try:
+                    await asyncio.to_thread(
+                        download, jars, folder, repository, abandoned=abandoned.is_set
+                    )
+                finally:
+                    abandoned.set()  # Ctrl-C: the thread would go on to the last jar
     return [folder / jar.filename for jar in jars]
 
 

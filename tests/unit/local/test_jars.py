@@ -83,6 +83,13 @@ def test_a_jar_that_is_not_there_is_named(repository: Path, tmp_path: Path) -> N
     gc.collect()
 
 
+def test_an_abandoned_download_leaves_nothing(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(UnavailableError, match="abandoned"):
+        download([JAR], tmp_path / "cache" / "jars", url_of(repository), abandoned=lambda: True)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 async def test_without_network_and_cache_the_error_says_what_to_do(tmp_path: Path) -> None:
     nobody = f"{HOST}:{free_ports(1)[0]}"
     with pytest.raises(UnavailableError) as raised:
