@@ -4,6 +4,7 @@
 task would be in two places. Whoever needs more makes a new prefix and moves.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from msgspec import Struct
 from schemas.errors import InvalidFieldError, StoplossError, UnavailableError
 from schemas.topics import TOPICS, TopicSpec, topic_config
 from streams.kafka.settings import Settings
+
+# A new topic is known to the controller first; a client that asks too early is told "no such topic".
+KNOWN_WITHIN_S = 10.0
+KNOWN_POLL_S = 0.05
 
 
 class TopicDifference(Struct, frozen=True):
@@ -186,6 +191,20 @@ async def _create(
         kind = aiokafka.errors.for_code(code)
         if kind not in (aiokafka.errors.NoError, aiokafka.errors.TopicAlreadyExistsError):
             raise TopicCreationError(name, (message and message[0]) or kind.__name__)
+    names = {settings.topic(spec.topic) for spec in specs}
+    async with asyncio.timeout(KNOWN_WITHIN_S):
+        while True:
+            if names <= await _with_leaders(admin):
+                return
+            await asyncio.sleep(KNOWN_POLL_S)
+
+
+async def _with_leaders(admin: Any) -> set[str]:  # noqa: ANN401 - aiokafka has no types
+    return {
+        topic["topic"]
+        for topic in await admin.describe_topics()
+        if topic["partitions"] and all(part["leader"] >= 0 for part in topic["partitions"])
+    }
 
 
 async def _default_replication(admin: Any) -> int:  # noqa: ANN401 - aiokafka has no types

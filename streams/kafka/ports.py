@@ -1,0 +1,112 @@
+"""What the ledger needs of a log, and no more; Kafka's side and the one in memory both keep it.
+
+The promise of each method stands here; `tests/integration/test_kafka_session.py` holds both
+sides to it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Record(Struct, frozen=True, gc=False):
+    """What is to be written; `topic` with its prefix, `value` None deletes the key."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes | None
+
+
+class RawRecord(Protocol):
+    """A record as it was read; `timestamp` in ms, the broker's append time on `events`."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970."""
+
+    @property
+    def key(self) -> bytes | None:
+        """What chose the partition."""
+
+    @property
+    def value(self) -> bytes | None:
+        """None deletes the key of a compacted topic."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Names may repeat."""
+
+
+class Chunk(Struct, frozen=True):
+    """Some records in order. `next_offset` is where reading goes on: past markers and gaps too.
+
+    `end_offset` is where committed records ended when the broker answered.
+    """
+
+    records: Sequence[RawRecord]
+    next_offset: int
+    end_offset: int
+
+
+class Batch(Protocol):
+    """What one read of an input partition causes: visible whole, or never. Good for one commit."""
+
+    def produce(self, record: Record) -> None:
+        """Queue `record`; no reader sees it before `commit`."""
+
+    async def commit(self) -> None:
+        """Make all records visible together; the state among them carries the next offset.
+
+        Cancelled or failed, the writer is unusable until it fences again.
+
+        Raises:
+            FencedError: another owner has begun; nothing of this batch is visible.
+            UnconfirmedBatchError: all of it is visible or nothing; restoring tells which.
+        """
+
+    async def abort(self) -> None:
+        """Forget the records; the writer goes on with the next batch."""
+
+
+class PartitionWriter(Protocol):
+    """The only one who may write what an input partition causes, from `fence` on."""
+
+    async def fence(self) -> None:
+        """End every predecessor and its open transaction; returns when both have ended.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+
+    def batch(self) -> Batch:
+        """Begin a batch; the one before has been committed or aborted."""
+
+    async def close(self) -> None:
+        """Let go of everything, within a bounded time, whatever state it is in."""
+
+
+class PartitionReader(Protocol):
+    """Committed records of one partition, in order, from an offset on."""
+
+    async def read(self) -> Sequence[Chunk]:
+        """Return what comes next; nothing, after a moment, where there is nothing new.
+
+        Raises:
+            UnavailableError: Kafka does not answer; the next call tries again.
+            OffsetGoneError: retention has deleted where we are, or it was never written.
+        """
+
+    async def end_offset(self) -> int:
+        """Return the offset after the last committed record, open transactions not included."""
+
+    async def first_offset(self) -> int:
+        """Return the offset of the first record that retention has left."""
+
+    def seek(self, offset: int) -> None:
+        """Go on from `offset`."""

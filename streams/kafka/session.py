@@ -1,0 +1,194 @@
+"""The transaction of one batch of one input partition: produce, await every delivery, commit.
+
+```
+OPEN ──commit──▶ COMMITTING ──▶ COMMITTED
+  │                  │
+  └──abort           └── any failure, cancellation, deadline
+       │                 │
+       ▼                 ▼
+    ABORTED          DISCARDED   (with its producer; the state is restored from the topic)
+```
+The transaction itself begins only in `commit`, with all records at hand: while it is open, nobody
+who reads committed records gets past it.
+"""
+
+import asyncio
+import enum
+from collections.abc import Awaitable
+from itertools import groupby
+
+import aiokafka.errors
+
+from schemas.errors import UnavailableError
+from streams.kafka.errors import FencedError, UnconfirmedBatchError
+from streams.kafka.ports import Record
+from streams.kafka.producers import Builder, Producer, discard, transactional_producer
+from streams.kafka.settings import Settings
+
+ABORT_WITHIN_S = 1.0
+FENCED = (
+    aiokafka.errors.ProducerFenced,
+    aiokafka.errors.InvalidProducerEpoch,
+)
+
+
+class At(enum.Enum):
+    """Where a batch stands."""
+
+    OPEN = "open"
+    COMMITTING = "committing"
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    DISCARDED = "discarded"
+
+
+MOVES: dict[At, frozenset[At]] = {
+    At.OPEN: frozenset({At.COMMITTING, At.ABORTED}),
+    At.COMMITTING: frozenset({At.COMMITTED, At.DISCARDED}),
+    At.COMMITTED: frozenset(),
+    At.ABORTED: frozenset(),
+    At.DISCARDED: frozenset(),
+}
+
+
+class States:
+    """The state of a batch, which moves only as `MOVES` says; shared by both sides of the port."""
+
+    def __init__(self) -> None:
+        self.at = At.OPEN
+
+    def move(self, to: At) -> None:
+        """Go on to `to`; anything else than a move of the table is our own mistake."""
+        assert to in MOVES[self.at], f"a batch that is {self.at.value} cannot be {to.value}"
+        self.at = to
+
+
+class KafkaWriter:
+    """The transactional producer of one input partition; see `PartitionWriter`."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._settings = settings
+        self.partition = partition
+        self._producer: Producer | None = None
+        self._batch: KafkaBatch | None = None
+
+    def __repr__(self) -> str:
+        return f"<KafkaWriter {self._settings.transactional_id(self.partition)} {self._batch}>"
+
+    async def fence(self) -> None:
+        """See `PartitionWriter.fence`: InitProducerId ends the predecessor's transaction."""
+        await self.close()
+        producer = transactional_producer(self._settings, self.partition)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                await producer.start()
+        except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
+            await discard(producer)
+            raise UnavailableError(f"{self!r}: {error!r}") from error
+        except BaseException:
+            await discard(producer)
+            raise
+        self._producer = producer
+
+    def batch(self) -> "KafkaBatch":
+        """See `PartitionWriter.batch`."""
+        assert self._producer is not None, "fence first"
+        assert self._batch is None or self._batch.at in (At.COMMITTED, At.ABORTED)
+        deadline_s = self._settings.batch_deadline_ms / 1000
+        self._batch = KafkaBatch(self._producer, self.partition, deadline_s)
+        return self._batch
+
+    async def close(self) -> None:
+        """See `PartitionWriter.close`."""
+        producer, self._producer, self._batch = self._producer, None, None
+        if producer is not None:
+            await discard(producer)
+
+
+class KafkaBatch:
+    """One transaction; see `Batch`."""
+
+    def __init__(self, producer: Producer, partition: int, deadline_s: float) -> None:
+        self._producer = producer
+        self._partition = partition
+        self._deadline_s = deadline_s
+        self._records: list[Record] = []
+        self._deliveries: list[Awaitable[object]] = []
+        self._states = States()
+
+    def __repr__(self) -> str:
+        return f"<KafkaBatch {self.at.value} records={len(self._records)}>"
+
+    @property
+    def at(self) -> At:
+        """Where it stands."""
+        return self._states.at
+
+    def produce(self, record: Record) -> None:
+        """See `Batch.produce`."""
+        assert self.at is At.OPEN, self
+        self._records.append(record)
+
+    async def abort(self) -> None:
+        """See `Batch.abort`; nothing has been sent yet."""
+        self._states.move(At.ABORTED)
+        self._records.clear()
+
+    async def commit(self) -> None:
+        """See `Batch.commit`."""
+        self._states.move(At.COMMITTING)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._producer.begin_transaction()  # 1. nothing is sent by this
+                await self._send()  # 2.
+                # 3. A batch that the broker refuses fails here and nowhere else: without this the
+                # transaction would commit what is left of it.
+                await asyncio.gather(*self._deliveries)
+                await self._producer.commit_transaction()  # 4.
+        except BaseException as error:
+            self._states.move(At.DISCARDED)
+            await self._give_up(error)
+            if isinstance(error, FENCED):
+                raise FencedError(self._partition) from error
+            if isinstance(error, Exception):
+                raise UnconfirmedBatchError(self._partition, repr(error)) from error
+            raise
+        self._states.move(At.COMMITTED)
+
+    async def _send(self) -> None:
+        """Hand all records over, grouped by topic, so that they leave in as few requests as can be."""
+        ordered = sorted(self._records, key=_target)  # stable: the order within a topic stays
+        for (topic, partition), records in groupby(ordered, key=_target):
+            builder = self._producer.create_batch()
+            for record in records:
+                if builder.append(timestamp=None, key=record.key, value=record.value) is None:
+                    await self._queue(builder, topic, partition)
+                    builder = self._producer.create_batch()
+                    added = builder.append(timestamp=None, key=record.key, value=record.value)
+                    assert added is not None, "an empty batch takes a record of any size"
+            await self._queue(builder, topic, partition)
+
+    async def _queue(self, builder: Builder, topic: str, partition: int) -> None:
+        builder.close()
+        self._deliveries.append(
+            await self._producer.send_batch(builder, topic, partition=partition)
+        )
+
+    async def _give_up(self, error: BaseException) -> None:
+        """Abort where that is still possible, so that readers need not wait for a time-out.
+
+        The producer is never used again: after an authorization error aiokafka's abort does
+        nothing, and its next commit would commit the records of this batch.
+        """
+        if not isinstance(error, FENCED):
+            try:
+                async with asyncio.timeout(ABORT_WITHIN_S):
+                    await self._producer.abort_transaction()
+            except (aiokafka.errors.KafkaError, OSError, TimeoutError, AssertionError):
+                pass  # the next owner's fence ends it, or its time-out
+        await discard(self._producer)
+        await asyncio.gather(*self._deliveries, return_exceptions=True)  # all are over by now
+
+
+def _target(record: Record) -> tuple[str, int]:
+    return record.topic, record.partition

@@ -1,0 +1,278 @@
+"""What `streams/kafka/ports.py` promises, held against Kafka and against the port in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import aiokafka
+import pytest
+
+from schemas.errors import UnavailableError
+from schemas.topics import Topic
+from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
+from streams.kafka.memory import MemoryLog, MemoryReader, MemoryWriter
+from streams.kafka.ports import Chunk, PartitionReader, PartitionWriter, Record
+from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.session import KafkaWriter
+from streams.kafka.settings import Settings, load_settings
+from streams.kafka.topics import create_or_check_topics
+
+pytestmark = pytest.mark.integration
+PARTITION = 1
+
+
+class Side(Protocol):
+    """One implementation of the ports, on a log of its own."""
+
+    def writer(self) -> PartitionWriter: ...
+    def reader(self, topic: Topic) -> PartitionReader: ...
+    def record(self, topic: Topic, key: str, value: str | None) -> Record: ...
+
+
+class MemorySide:
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+
+    def writer(self) -> MemoryWriter:
+        return MemoryWriter(self.log, PARTITION)
+
+    def reader(self, topic: Topic) -> MemoryReader:
+        return MemoryReader(self.log, topic.value, PARTITION)
+
+    def record(self, topic: Topic, key: str, value: str | None) -> Record:
+        return _record(topic.value, key, value)
+
+
+class KafkaSide:
+    def __init__(self, settings: Settings, client: object) -> None:
+        self.settings, self._client = settings, client
+        self._writers: list[KafkaWriter] = []
+
+    def writer(self) -> KafkaWriter:
+        self._writers.append(KafkaWriter(self.settings, PARTITION))
+        return self._writers[-1]
+
+    def reader(self, topic: Topic) -> KafkaReader:
+        return KafkaReader(self._client, self.settings.topic(topic), PARTITION)
+
+    def record(self, topic: Topic, key: str, value: str | None) -> Record:
+        return _record(self.settings.topic(topic), key, value)
+
+    async def close(self) -> None:
+        for writer in self._writers:
+            await writer.close()
+
+
+def _record(topic: str, key: str, value: str | None) -> Record:
+    return Record(topic, PARTITION, key.encode(), None if value is None else value.encode())
+
+
+@pytest.fixture
+async def kafka(bootstrap_servers: str, topic_prefix: str) -> AsyncIterator[KafkaSide]:
+    settings = load_settings(
+        {}, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, partitions=2
+    )
+    await create_or_check_topics(settings)
+    topics = [settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS, Topic.DECISIONS)]
+    client = await start_client(settings, topics, "test")
+    side = KafkaSide(settings, client)
+    yield side
+    await side.close()
+    await client.close()
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def side(request: pytest.FixtureRequest) -> Side:
+    if request.param == "memory":
+        return MemorySide()
+    found: Side = request.getfixturevalue("kafka")
+    return found
+
+
+async def reads(reader: PartitionReader) -> Sequence[Chunk]:
+    """Read; a topic that has just been made may not have its leader on the broker yet."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await reader.read()
+            except UnavailableError:
+                await asyncio.sleep(0.02)
+
+
+async def everything(reader: PartitionReader) -> list[tuple[str, str | None]]:
+    """Read from the start to the end of what is committed."""
+    reader.seek(0)
+    await reads(reader)
+    end = await reader.end_offset()
+    found = []
+    offset = 0
+    reader.seek(0)
+    while offset < end:
+        for chunk in await reads(reader):
+            found += [
+                (
+                    (record.key or b"").decode(),
+                    None if record.value is None else record.value.decode(),
+                )
+                for record in chunk.records
+            ]
+            offset = chunk.next_offset
+    return found
+
+
+async def commit(writer: PartitionWriter, records: Sequence[Record]) -> None:
+    batch = writer.batch()
+    for record in records:
+        batch.produce(record)
+    await batch.commit()
+
+
+async def test_what_is_committed_is_visible_in_order_in_every_topic(side: Side) -> None:
+    writer = side.writer()
+    await writer.fence()
+    for value in ("1", "2", "3"):
+        await commit(
+            writer,
+            [
+                side.record(Topic.TASKS, "a", value),
+                side.record(Topic.DECISIONS, "a", value),
+                side.record(Topic.TASKS, "b", None),
+            ],
+        )
+    assert await everything(side.reader(Topic.TASKS)) == [
+        ("a", "1"), ("b", None), ("a", "2"), ("b", None), ("a", "3"), ("b", None),
+    ]  # fmt: skip
+    assert await everything(side.reader(Topic.DECISIONS)) == [("a", "1"), ("a", "2"), ("a", "3")]
+
+
+async def test_an_aborted_batch_is_never_seen_and_the_next_one_is(side: Side) -> None:
+    writer = side.writer()
+    await writer.fence()
+    batch = writer.batch()
+    batch.produce(side.record(Topic.TASKS, "a", "lost"))
+    await batch.abort()
+    await commit(writer, [side.record(Topic.TASKS, "a", "kept")])
+    assert await everything(side.reader(Topic.TASKS)) == [("a", "kept")]
+
+
+async def test_an_owner_that_was_replaced_commits_nothing(side: Side) -> None:
+    first, second = side.writer(), side.writer()
+    await first.fence()
+    await commit(first, [side.record(Topic.TASKS, "a", "1")])
+    zombie = first.batch()
+    zombie.produce(side.record(Topic.TASKS, "a", "of the zombie"))
+    await second.fence()
+    with pytest.raises(FencedError):
+        await zombie.commit()
+    await commit(second, [side.record(Topic.TASKS, "a", "2")])
+    assert await everything(side.reader(Topic.TASKS)) == [("a", "1"), ("a", "2")]
+
+
+async def test_a_writer_that_was_fenced_may_fence_again(side: Side) -> None:
+    first, second = side.writer(), side.writer()
+    await first.fence()
+    await second.fence()
+    with pytest.raises(FencedError):
+        await commit(first, [side.record(Topic.TASKS, "a", "1")])
+    await first.fence()
+    await commit(first, [side.record(Topic.TASKS, "a", "2")])
+    assert await everything(side.reader(Topic.TASKS)) == [("a", "2")]
+
+
+async def test_an_empty_batch_commits(side: Side) -> None:
+    writer = side.writer()
+    await writer.fence()
+    await commit(writer, [])
+    assert await everything(side.reader(Topic.TASKS)) == []
+
+
+async def test_a_batch_is_good_for_one_commit(side: Side) -> None:
+    writer = side.writer()
+    await writer.fence()
+    batch = writer.batch()
+    await batch.commit()
+    with pytest.raises(AssertionError, match="committed cannot be committing"):
+        await batch.commit()
+
+
+async def test_reading_behind_the_end_says_what_is_there(side: Side) -> None:
+    reader = side.reader(Topic.TASKS)
+    reader.seek(17)
+    with pytest.raises(OffsetGoneError) as caught:
+        await reads(reader)
+    assert (caught.value.offset, caught.value.first, caught.value.end) == (17, 0, 0)
+
+
+async def test_a_refused_record_takes_its_whole_batch_with_it(kafka: KafkaSide) -> None:
+    writer = kafka.writer()
+    await writer.fence()
+    batch = writer.batch()
+    batch.produce(kafka.record(Topic.DECISIONS, "a", "fine"))
+    noise = b"".join(b"%d" % (n * 2654435761 % 2**32) for n in range(700_000))  # hardly compresses
+    batch.produce(Record(kafka.settings.topic(Topic.TASKS), PARTITION, b"a", noise))
+    with pytest.raises(UnconfirmedBatchError):
+        await batch.commit()
+    assert await everything(kafka.reader(Topic.DECISIONS)) == []
+    await writer.fence()
+    await commit(writer, [kafka.record(Topic.DECISIONS, "a", "next")])
+    assert await everything(kafka.reader(Topic.DECISIONS)) == [("a", "next")]
+
+
+async def test_a_cancelled_commit_leaves_all_or_nothing(kafka: KafkaSide) -> None:
+    writer = kafka.writer()
+    await writer.fence()
+    batch = writer.batch()
+    records = [kafka.record(topic, "a", "1") for topic in (Topic.TASKS, Topic.DECISIONS)]
+    for record in records:
+        batch.produce(record)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(batch.commit())
+        await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    await writer.fence()
+    tasks = await everything(kafka.reader(Topic.TASKS))
+    assert tasks == await everything(kafka.reader(Topic.DECISIONS))
+    assert tasks in ([], [("a", "1")])
+
+
+async def test_other_producers_open_and_aborted_transactions_are_not_read(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    producer = aiokafka.AIOKafkaProducer(
+        **kafka.settings.producer_kwargs(), transactional_id=f"{events}-operator"
+    )
+    async with producer:
+        for value, commits in ((b"1", True), (b"aborted", False), (b"2", True), (b"3", True)):
+            await producer.begin_transaction()
+            await producer.send_and_wait(events, value, b"k", PARTITION)
+            await (producer.commit_transaction() if commits else producer.abort_transaction())
+        await producer.begin_transaction()
+        await producer.send_and_wait(events, b"open", b"k", PARTITION)
+        reader = kafka.reader(Topic.EVENTS)
+        assert await everything(reader) == [("k", "1"), ("k", "2"), ("k", "3")]
+        assert await reads(reader) == []
+        await producer.commit_transaction()
+    assert (await everything(reader))[-1] == ("k", "open")
+
+
+async def test_the_append_time_is_the_brokers(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        await producer.send_and_wait(events, b"1", b"k", PARTITION, timestamp_ms=1_000)
+        written = await producer.send_and_wait(
+            events, b"2", b"k", PARTITION, headers=[("ce_id", b"17")]
+        )
+    chunks = await reads(kafka.reader(Topic.EVENTS))
+    first, second = [record for chunk in chunks for record in chunk.records]
+    assert first.timestamp > 1_000
+    assert (second.timestamp, list(second.headers)) == (written.timestamp, [("ce_id", b"17")])
+
+
+async def test_reading_begins_at_the_offset_also_inside_a_record_batch(kafka: KafkaSide) -> None:
+    writer = kafka.writer()
+    await writer.fence()
+    await commit(writer, [kafka.record(Topic.TASKS, "a", str(n)) for n in range(5)])
+    reader = kafka.reader(Topic.TASKS)
+    reader.seek(3)
+    chunks = await reads(reader)
+    assert [record.offset for chunk in chunks for record in chunk.records] == [3, 4]
