@@ -4,6 +4,7 @@ Whatever is on disk is earlier than whatever is in memory, so that "first in, fi
 both, and no event overtakes an earlier one. Moving memory to disk changes nothing in that order.
 """
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from streams.client.spool import SPOOL_BYTES_MAX, About, Item, Spool, left_over,
 
 log = logging.getLogger(__name__)
 
+SLICE_COUNT = 256  # events written at once
 DISK_RETRY_S = 5.0  # after a disk has refused: memory takes what comes meanwhile
 
 
@@ -83,26 +85,25 @@ class Backlog:
         self.memory_bytes += item.size_bytes
         self.appended_count += 1
 
-    def spill(self, *, older_than_s: float, always: bool = False) -> None:
-        """Move memory to disk: when its first event waits too long, or others wait on disk.
+    def spill(self, *, older_than_s: float) -> bool:
+        """Move a slice of memory to disk: if its first event waits too long, or others on disk.
 
-        What the disk does not take stays in memory, in order.
+        What the disk does not take stays in memory, in order. Returns whether there is more to move.
         """
         if not self._memory or self._spool_dir is None:
-            return
+            return False
         late = self._monotonic_s() - self._memory[0][0] > older_than_s
-        if not (late or always or self.spooled_count):
-            return
-        refused_s = self._disk_refused_s
-        if refused_s is not None and not always and self._monotonic_s() - refused_s < DISK_RETRY_S:
-            return
+        if not (late or self.spooled_count) or self._disk_is_resting():
+            return False
         if late and not self._spilling:
             self._spilling = True
             log.warning("Kafka does not take events in time: they wait in %s", self._spool_dir)
         try:
-            self._write_memory()
+            self._write_memory(SLICE_COUNT)
         except OSError as error:
             self._refused(error)
+            return False
+        return bool(self._memory)
 
     def peek(self, count_max: int, bytes_max: int) -> list[Item]:
         """Return the first events without removing them; none only where there are none."""
@@ -145,7 +146,11 @@ class Backlog:
 
     def close(self) -> None:
         """Move everything to disk and give the spools up."""
-        self.spill(older_than_s=0, always=True)
+        if self._memory and self._spool_dir is not None:
+            try:
+                self._write_memory(len(self._memory))
+            except OSError as error:
+                self._refused(error)
         self.left_count = self.spooled_count
         for spool in self._spools():
             self._close(spool)
@@ -160,18 +165,24 @@ class Backlog:
     def _spools(self) -> list[Spool]:
         return [*self._earlier, *([self._own] if self._own else [])]
 
-    def _write_memory(self) -> None:
+    def _disk_is_resting(self) -> bool:
+        refused_s = self._disk_refused_s
+        return refused_s is not None and self._monotonic_s() - refused_s < DISK_RETRY_S
+
+    def _write_memory(self, count_max: int) -> None:
         assert self._spool_dir is not None
         if self._own is None:
             self._own = Spool.create(self._spool_dir, self._name, self._about)
         room_bytes = self._spool_bytes_max - sum(spool.size_bytes for spool in self._spools())
         before = self._own.count
+        items = [item for _, item in itertools.islice(self._memory, count_max)]
         try:
-            self._own.append([item for _, item in self._memory], room_bytes)
+            self._own.append(items, room_bytes)
         finally:
-            for _ in range(self._own.count - before):
+            written = self._own.count - before
+            for _ in range(written):
                 self.memory_bytes -= self._memory.popleft()[1].size_bytes
-        if self._memory:
+        if written < len(items):
             raise OSError(f"the spool's quota of {self._spool_bytes_max} bytes is used up")
         if self._disk_refused_s is not None:
             self._disk_refused_s = None

@@ -150,6 +150,8 @@ class Emitter:
         self._name = str(source) or "enforcer"
         self._spool_dir = None if spool_dir is None else Path(spool_dir)
         self._limits = Limits(queue_count_max, queue_bytes_max, spool_bytes_max)
+        self._put: Callable[[encoding.Said], None]
+        self._put_text: Callable[[encoding.Said, int], None]
         self._begin()
         _EMITTERS.add(self)
         atexit.register(_close, weakref.ref(self))  # a method would keep the emitter alive
@@ -190,7 +192,7 @@ class Emitter:
         """Say that a task begins; `root` is its outermost ancestor, where it has one."""
         # Lists and dicts are read later, and the caller may change them meanwhile.
         said = {name: _copied(value) for name, value in fields.items()}
-        self._put((encoding.TASK_STARTED, task_id, time.time_ns(), said))
+        self._put_text((encoding.TASK_STARTED, task_id, time.time_ns(), said), _text_bytes(said))
 
     @_harmless
     def phase_started(self, task_id: str, phase: str, /, **fields: Unpack[PhaseFields]) -> None:
@@ -223,7 +225,7 @@ class Emitter:
     def explained(self, task_id: str, text: str, /, **fields: Unpack[ExplainedFields]) -> None:
         """Publish the written explanation that a review or block asks for."""
         said = {"by": self._name, **fields, "text": text}
-        self._put((encoding.TASK_EXPLAINED, task_id, time.time_ns(), said))
+        self._put_text((encoding.TASK_EXPLAINED, task_id, time.time_ns(), said), _text_bytes(said))
 
     def refuse(self, complaint: str) -> None:
         """Count and log something that was to be said and is no event."""
@@ -245,7 +247,7 @@ class Emitter:
 
     def _begin(self) -> None:
         self._worker = Worker(self._settings, self._name, self._spool_dir, self._limits)
-        self._put: Callable[[encoding.Said], None] = self._worker.queue.put
+        self._use_queue()
         self._worker.start()
 
     def after_fork_in_child(self) -> None:
@@ -254,9 +256,14 @@ class Emitter:
         self._worker.abandon()
         self._worker = Worker(self._settings, self._name, self._spool_dir, self._limits)
         self._put = self._begin_with
+        self._put_text = self._begin_with
 
-    def _begin_with(self, said: encoding.Said) -> None:
+    def _use_queue(self) -> None:
         self._put = self._worker.queue.put
+        self._put_text = self._worker.queue.put_text
+
+    def _begin_with(self, said: encoding.Said, _text_bytes: int = 0) -> None:
+        self._use_queue()
         self._worker.start()
         self._put(said)
 
@@ -273,6 +280,15 @@ def _after_fork() -> None:
 def _close(emitter: weakref.ref[Emitter]) -> None:
     if alive := emitter():
         alive.close(EXIT_TIMEOUT_S)
+
+
+def _text_bytes(value: object) -> int:
+    """Return about how much the texts in `value` take."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_text_bytes(name) + _text_bytes(inner) for name, inner in value.items())
+    return sum(map(_text_bytes, value)) if isinstance(value, list) else 0
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401 - whatever the enforcer passes

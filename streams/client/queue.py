@@ -9,7 +9,8 @@ from streams.client.encoding import Said
 
 log = logging.getLogger(__name__)
 
-# What a tuple, its dict and its numbers take besides their texts.
+# What a tuple, its dict, its names and numbers take: without texts nothing is measured on the
+# caller's time.
 SAID_BYTES = 600
 EPISODE_S = 10.0  # without a drop; the next one after it is logged again
 COMPLAINTS_MAX = 100  # different ones that are logged; then they are only counted
@@ -23,14 +24,14 @@ class SaidQueue:
     """
 
     def __init__(self, *, count_max: int, bytes_max: int) -> None:
-        self.closed = False
         self.dropped_count = 0
         self.invalid_count = 0
         self._count_max = count_max
         self._bytes_max = bytes_max
         self._said: deque[Said] = deque()
-        self._bytes = 0
-        self._count_behind = self._bytes_behind = 0
+        self._room_count = count_max  # as of the last tick of the emitter's thread
+        self._room_bytes = bytes_max
+        self._closed = False
         # Only for what went wrong. Reentrant: a finalizer that the collector runs may come in again.
         self._counting = threading.RLock()
         self._complaints: deque[str] = deque()
@@ -43,20 +44,18 @@ class SaidQueue:
 
     def put(self, said: Said) -> None:
         """Take what was said; where there is no room it is dropped, being the newest."""
-        size_bytes = SAID_BYTES
-        for value in said[3].values():
-            if type(value) is str:
-                size_bytes += len(value)
-        if (
-            len(self._said) + self._count_behind >= self._count_max
-            or self._bytes + self._bytes_behind + size_bytes > self._bytes_max
-            or self.closed
-        ):
+        if len(self._said) < self._room_count:
+            self._said.append(said)
+        else:
             self.drop()
-            return
-        # Two threads may lose an update of this sum; `take` begins it anew.
-        self._bytes += size_bytes
-        self._said.append(said)
+
+    def put_text(self, said: Said, text_bytes: int) -> None:
+        """Take what holds more than names and numbers; two threads may pass the bound by one."""
+        if text_bytes <= self._room_bytes:
+            self._room_bytes -= text_bytes
+            self.put(said)
+        else:
+            self.drop()
 
     def drop(self) -> None:
         """Count an event that is lost."""
@@ -72,15 +71,19 @@ class SaidQueue:
 
     def take(self, count_max: int) -> list[Said]:
         """Return what was said first, at most `count_max`."""
-        count = min(count_max, len(self._said))
-        taken = [self._said.popleft() for _ in range(count)]
-        if not self._said:
-            self._bytes = 0
-        return taken
+        return [self._said.popleft() for _ in range(min(count_max, len(self._said)))]
 
     def set_behind(self, count: int, size_bytes: int) -> None:
         """Say what waits in memory behind this queue: the bounds are for both."""
-        self._count_behind, self._bytes_behind = count, size_bytes
+        room_bytes = self._bytes_max - size_bytes
+        room_count = min(self._count_max - count, room_bytes // SAID_BYTES)
+        self._room_count = 0 if self._closed else room_count
+        self._room_bytes = room_bytes
+
+    def close(self) -> None:
+        """Take no more; what comes is counted as dropped."""
+        self._closed = True
+        self._room_count = 0
 
     def log_troubles(self) -> None:
         """Log each complaint once, and the begin of each episode of drops; not on the callers' time."""

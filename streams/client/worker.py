@@ -109,7 +109,7 @@ class Worker:
     def close(self, timeout_s: float) -> bool:
         """Send for at most `timeout_s`, put the rest on disk; whether Kafka has all of it."""
         self._deadline_s = min(self._deadline_s, time.monotonic() + timeout_s)
-        self.queue.closed = True
+        self.queue.close()
         self._closing.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s + 5.0)
@@ -159,12 +159,16 @@ class Worker:
                     break
                 await asyncio.sleep(0)
             self._waiting.extend((self._backlog.appended_count, done) for done in flushes)
-            self._backlog.spill(older_than_s=FLUSH_INTERVAL_S)
+            await self._spill()
             self._answer()
             self.queue.set_behind(self._backlog.memory_count, self._backlog.memory_bytes)
             self.queue.log_troubles()
             busy = time.monotonic() < busy_until_s
             await asyncio.sleep(TICK_BUSY_S if busy else TICK_IDLE_S)
+
+    async def _spill(self) -> None:
+        while self._backlog.spill(older_than_s=FLUSH_INTERVAL_S):  # noqa: ASYNC110 - not a wait
+            await asyncio.sleep(0)
 
     def _is_over(self) -> bool:
         if not self._closing.is_set():

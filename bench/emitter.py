@@ -1,0 +1,96 @@
+"""What `usage()` and `verdict()` cost their caller, with the broker alive and with it dead.
+
+Run by hand: `python -m bench.emitter`. Starts a broker of its own. A call is timed with
+`perf_counter_ns`, whose own cost is inside the figures.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from schemas.topics import Topic
+from streams.client import Emitter
+from streams.kafka.settings import Settings
+from streams.local.broker import KafkaBroker
+
+BURST_CALLS = 15_000  # below the queue's bound, so that nothing is dropped
+PACED_S = 5.0
+PACE_S = 0.0005
+
+
+def percentiles(took_ns: list[int]) -> str:
+    """Return the figures of many calls on one line."""
+    took_ns.sort()
+    shares = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+    figures = [
+        f"{name} {took_ns[int(share * len(took_ns))] / 1000:7.2f} µs"
+        for name, share in shares.items()
+    ]
+    return f"{'  '.join(figures)}  max {took_ns[-1] / 1000:9.1f} µs  ({len(took_ns)} calls)"
+
+
+def timed(call: Callable[[int], object], calls: int) -> list[int]:
+    """As fast as it goes."""
+    took_ns = []
+    for i in range(calls):
+        begin_ns = time.perf_counter_ns()
+        call(i)
+        took_ns.append(time.perf_counter_ns() - begin_ns)
+    return took_ns
+
+
+async def paced(call: Callable[[int], object]) -> list[int]:
+    """As an enforcer would that runs 2,000 steps a second in its own event loop."""
+    took_ns, until_s = [], time.monotonic() + PACED_S
+    while time.monotonic() < until_s:
+        await asyncio.sleep(PACE_S)
+        took_ns += timed(call, 1)
+    return took_ns
+
+
+async def measure(emitter: Emitter, title: str) -> None:
+    """Print what a call costs now."""
+
+    def usage(i: int) -> None:
+        emitter.usage(
+            f"TASK-{i % 50}", "THINK", model="some-model", input_tokens=i, output_tokens=17,
+            cache_read_tokens=0, cost_usd=0.0125, duration_ms=1200,
+        )  # fmt: skip
+
+    print(f"nothing  {title:6} paced  {percentiles(await paced(lambda i: i))}")
+    print(f"usage    {title:6} paced  {percentiles(await paced(usage))}")
+    print(f"usage    {title:6} burst  {percentiles(timed(usage, BURST_CALLS))}")
+    await asyncio.sleep(2)
+    print(f"         {emitter.stats}")
+
+
+async def create_topics(settings: Settings) -> None:
+    """Create what the emitter writes to."""
+    admin = AIOKafkaAdminClient(**settings.admin_kwargs())
+    await admin.start()
+    try:
+        names = [settings.topic(topic) for topic in (Topic.EVENTS, Topic.HEALTH)]
+        await admin.create_topics([NewTopic(name, 4, 1) for name in names])
+    finally:
+        await admin.close()
+
+
+async def main() -> None:
+    """Measure, kill the broker, measure."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with KafkaBroker(Path(folder) / "kafka") as broker:
+            settings = Settings(bootstrap_servers=broker.bootstrap_servers)
+            await create_topics(settings)
+            emitter = Emitter(settings, "bench", Path(folder) / "spool")
+            await measure(emitter, "alive")
+            await broker.kill()
+            await measure(emitter, "dead")
+            await asyncio.to_thread(emitter.close, 0.1)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
