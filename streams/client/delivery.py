@@ -8,21 +8,21 @@ by a new one; what then is there twice is known by source and sequence.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import aiokafka
 import aiokafka.errors
 import msgspec
-from aiokafka.partitioner import DefaultPartitioner
 
 from schemas.errors import StoplossError
 from schemas.topics import Topic
 from streams.client.backlog import Backlog
 from streams.client.spool import Item
+from streams.kafka import producers
 from streams.kafka.settings import Settings, load_settings
+from streams.kafka.topics import partition_for
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ ROUND_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 15.0
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 500
-DISCARD_TIMEOUT_S = 2.0
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 # Events encoded or put into a batch before other threads are let in: about a millisecond of work.
 SLICE_COUNT = 64
@@ -51,31 +50,11 @@ REFUSED_RECORD = (
 )
 
 
-class _Batch(Protocol):
-    def append(self, *, timestamp: int | None, key: bytes, value: bytes) -> object | None: ...
-    def close(self) -> None: ...
-
-
-class Producer(Protocol):
-    """What we use of aiokafka's producer; each of these may raise its `KafkaError`."""
-
-    async def start(self) -> None:
-        """Connect; whoever starts also stops, after a failure too."""
-
-    async def stop(self) -> None:
-        """Wait for what is pending, as long as it takes, and disconnect."""
+class Producer(producers.Producer, Protocol):
+    """What we use of aiokafka's producer."""
 
     async def partitions_for(self, topic: str) -> set[int]:
         """Return the ids of the topic's partitions; waits for the topic up to the request's time."""
-
-    def create_batch(self) -> _Batch:
-        """Return an empty batch."""
-
-    async def send_batch(self, batch: _Batch, topic: str, *, partition: int) -> Awaitable[object]:
-        """Queue a batch; what is returned is done when Kafka has acknowledged it."""
-
-    async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> object:
-        """Send one record and wait until it is acknowledged."""
 
 
 class Counts(msgspec.Struct):
@@ -107,9 +86,8 @@ class Delivery:
         self._on_done = on_done
         self._more = asyncio.Event()
         self._producer: Producer | None = None
-        self._partitioner = DefaultPartitioner()
         self._partitions: dict[bytes, int] = {}
-        self._partition_ids: list[int] = []
+        self._partition_count = 0
         self._round: list[Item] = []
         self._acknowledged: set[int] = set()  # places in the round
         self._one_by_one = 0  # how many more events go alone: a batch of this size was refused
@@ -125,12 +103,9 @@ class Delivery:
         while True:
             sent_before = self._counts.sent
             try:
-                async with _Session(await self._connect()) as self._producer:
-                    await self._send_on(self._producer)
+                await self._connect_and_send()
             except (aiokafka.errors.KafkaError, StoplossError, OSError, TimeoutError) as error:
                 self._said_down(error)
-            finally:
-                self._producer = None
             backoff_s = BACKOFF_S_MIN if self._counts.sent > sent_before else backoff_s * 2
             await asyncio.sleep(min(backoff_s, BACKOFF_S_MAX))
 
@@ -140,29 +115,32 @@ class Delivery:
             return False
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-                await self._producer.send_and_wait(self._settings.topic(topic), value, key)
+                await self._producer.send_and_wait(self._settings.topic(topic), value, key, None)
         except (aiokafka.errors.KafkaError, TimeoutError) as error:
             log.debug("%s was not sent: %s", topic, error)
             return False
         return True
 
-    async def _connect(self) -> Producer:
+    async def _connect_and_send(self) -> None:
         if self._settings is None:
             self._settings = load_settings()
-        arguments = self._settings.producer_kwargs("emitter") | {
-            "request_timeout_ms": REQUEST_TIMEOUT_MS,
-            "max_batch_size": BATCH_BYTES_MAX,
-            "retry_backoff_ms": RETRY_BACKOFF_MS,
-        }
-        return cast("Producer", aiokafka.AIOKafkaProducer(**arguments))
+        producer = _producer(self._settings)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await producer.start()
+            self._producer = producer
+            await self._send_on(producer)
+        finally:
+            self._producer = None
+            await producers.discard(producer)
 
     async def _send_on(self, producer: Producer) -> None:
         assert self._settings is not None
         topic = self._settings.topic(Topic.EVENTS)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            partition_ids = sorted(await producer.partitions_for(topic))
-        if partition_ids != self._partition_ids:
-            self._partition_ids, self._partitions = partition_ids, {}
+            count = len(await producer.partitions_for(topic))
+        if count != self._partition_count:
+            self._partition_count, self._partitions = count, {}
         while True:
             if not self._round:
                 self._round = self._backlog.peek(ROUND_COUNT_MAX, ROUND_BYTES_MAX)
@@ -233,8 +211,7 @@ class Delivery:
         if partition is None:
             if len(self._partitions) >= PARTITIONS_CACHED_MAX:
                 self._partitions.clear()
-            ids = self._partition_ids
-            partition = self._partitions[key] = self._partitioner(key, ids, ids)
+            partition = self._partitions[key] = partition_for(key, self._partition_count)
         return partition
 
     def _refuse(self, place: int, error: Exception) -> None:
@@ -254,40 +231,10 @@ class Delivery:
             log.warning("events are sent again")
 
 
-class _Session:
-    """One producer's life: started, used, and ended even if its broker is gone.
-
-    aiokafka's `stop` waits for what is pending, with a dead broker for ever; and a producer that is
-    merely forgotten goes on sending. So the tasks that it made are cancelled first. The loop has no
-    others besides those that were there before.
-    """
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self._others: set[asyncio.Task[Any]] = set()
-
-    async def __aenter__(self) -> Producer:
-        self._others = asyncio.all_tasks()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._producer.start()
-        except BaseException:
-            await self._end()
-            raise
-        return self._producer
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._end()
-
-    async def _end(self) -> None:
-        with contextlib.suppress(TimeoutError, aiokafka.errors.KafkaError, OSError):
-            async with asyncio.timeout(DISCARD_TIMEOUT_S):
-                await self._cancel_its_tasks()
-                await self._producer.stop()
-                await self._cancel_its_tasks()
-
-    async def _cancel_its_tasks(self) -> None:
-        its = asyncio.all_tasks() - self._others
-        for task in its:
-            task.cancel()
-        await asyncio.gather(*its, return_exceptions=True)
+def _producer(settings: Settings) -> Producer:
+    arguments = settings.producer_kwargs("emitter") | {
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "max_batch_size": BATCH_BYTES_MAX,
+        "retry_backoff_ms": RETRY_BACKOFF_MS,
+    }
+    return cast("Producer", aiokafka.AIOKafkaProducer(**arguments))
