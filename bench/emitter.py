@@ -10,16 +10,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from schemas.envelope import Envelope
+from schemas.fields import Mode, Verdict
+from schemas.outputs import Decision, InputRef, PolicyRef
 from schemas.topics import Topic
-from streams.client import Emitter
+from streams.client import Emitter, Verdicts
 from streams.kafka.settings import Settings
 from streams.local.broker import KafkaBroker
 
 BURST_CALLS = 15_000  # below the queue's bound, so that nothing is dropped
 PACED_S = 5.0
 PACE_S = 0.0005
+TASKS = 500
+VERDICT_CALLS = 200_000
+STALE_AFTER_S = 3.0
+TOPICS = (Topic.EVENTS, Topic.HEALTH, Topic.DECISIONS, Topic.HEARTBEATS)
 
 
 def percentiles(took_ns: list[int]) -> str:
@@ -52,7 +61,7 @@ async def paced(call: Callable[[int], object]) -> list[int]:
     return took_ns
 
 
-async def measure(emitter: Emitter, title: str) -> None:
+async def measure(emitter: Emitter, verdicts: Verdicts, title: str) -> None:
     """Print what a call costs now."""
 
     def usage(i: int) -> None:
@@ -66,6 +75,32 @@ async def measure(emitter: Emitter, title: str) -> None:
     print(f"usage    {title:6} burst  {percentiles(timed(usage, BURST_CALLS))}")
     await asyncio.sleep(2)
     print(f"         {emitter.stats}")
+    task_ids = [f"TASK-{i}" for i in range(2 * TASKS)]  # half of them have a decision
+    call = timed(lambda i: verdicts.verdict(task_ids[i % len(task_ids)]), VERDICT_CALLS)
+    print(f"verdict  {title:6} burst  {percentiles(call)}  stale={verdicts.stale}")
+    begin_ns = time.perf_counter_ns()
+    for task_id in task_ids * 500:
+        verdicts.verdict(task_id)
+    mean_ns = (time.perf_counter_ns() - begin_ns) / (len(task_ids) * 500)
+    print(f"verdict  {title:6} loop   mean {mean_ns:.0f} ns")
+
+
+async def write_decisions(settings: Settings) -> None:
+    """Write a decision for each of `TASKS` tasks."""
+    topic = settings.topic(Topic.DECISIONS)
+    async with AIOKafkaProducer(**settings.producer_kwargs()) as producer:
+        for i in range(TASKS):
+            decision = Decision(
+                task_id=f"TASK-{i}", number=1, verdict=Verdict.WARN, previous=Verdict.CONTINUE,
+                enforced=True, message="THINK at 160 % of its budget", mode=Mode.ENFORCE,
+                policy=PolicyRef("1", "0"), limits_version=1, input=InputRef(0, i),
+            )  # fmt: skip
+            envelope = Envelope(
+                id=f"0-{i}-0", source="bench", type="stoploss.decision", subject=f"TASK-{i}",
+                time="2026-01-01T00:00:00.000Z", data=decision,
+            )  # fmt: skip
+            value = msgspec.json.encode(envelope)
+            await producer.send_and_wait(topic, value, f"TASK-{i}".encode())
 
 
 async def create_topics(settings: Settings) -> None:
@@ -73,7 +108,7 @@ async def create_topics(settings: Settings) -> None:
     admin = AIOKafkaAdminClient(**settings.admin_kwargs())
     await admin.start()
     try:
-        names = [settings.topic(topic) for topic in (Topic.EVENTS, Topic.HEALTH)]
+        names = [settings.topic(topic) for topic in TOPICS]
         await admin.create_topics([NewTopic(name, 4, 1) for name in names])
     finally:
         await admin.close()
@@ -85,11 +120,15 @@ async def main() -> None:
         async with KafkaBroker(Path(folder) / "kafka") as broker:
             settings = Settings(bootstrap_servers=broker.bootstrap_servers)
             await create_topics(settings)
+            await write_decisions(settings)
+            verdicts = Verdicts(settings, stale_after_s=STALE_AFTER_S)
+            await asyncio.to_thread(verdicts.wait_ready)
             emitter = Emitter(settings, "bench", Path(folder) / "spool")
-            await measure(emitter, "alive")
+            await measure(emitter, verdicts, "alive")
             await broker.kill()
-            await measure(emitter, "dead")
+            await measure(emitter, verdicts, "dead")
             await asyncio.to_thread(emitter.close, 0.1)
+            await asyncio.to_thread(verdicts.close)
 
 
 if __name__ == "__main__":
