@@ -15,7 +15,7 @@ class Record(Struct, frozen=True, gc=False):
 
     topic: str
     partition: int
-    key: bytes
+    key: bytes | None
     value: bytes | None
 
 

@@ -8,7 +8,9 @@ from typing import Any, Protocol, cast
 import aiokafka.errors
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaProducer
+from aiokafka.codec import lz4_encode
 
+from schemas.topics import MESSAGE_BYTES_MAX
 from streams.kafka.settings import Settings
 
 # After a commit the broker answers the next transaction's first request with
@@ -20,12 +22,16 @@ aiokafka.producer.sender.BACKOFF_OVERRIDE = CONCURRENT_TRANSACTIONS_BACKOFF_S
 # Records of one topic in one request; a single larger record still goes, alone.
 BUILDER_BYTES = 1024 * 1024
 CLOSE_WITHIN_S = 2.0
+# The broker counts the record batch, with its header and the key, as it comes: compressed.
+RECORD_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
 
 
 class Builder(Protocol):
     """A record batch in the making."""
 
-    def append(self, *, timestamp: int | None, key: bytes, value: bytes | None) -> object | None:
+    def append(
+        self, *, timestamp: int | None, key: bytes | None, value: bytes | None
+    ) -> object | None:
         """Add a record; None means that the batch is full."""
 
     def close(self) -> None:
@@ -103,3 +109,10 @@ async def discard(producer: Producer) -> None:
     ):
         async with asyncio.timeout(CLOSE_WITHIN_S):
             await producer.stop()
+
+
+def fits(value: bytes) -> bool:
+    """Whether a record with this value passes the broker, compressed as our producers compress."""
+    if len(value) <= RECORD_BYTES_MAX:
+        return True
+    return len(lz4_encode(value)) <= RECORD_BYTES_MAX
