@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.events import Event
+from schemas.events import NO_OVERRIDES, Event
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -31,4 +31,8 @@ def encode_event(event: Event) -> bytes:
 
 def _present(struct: msgspec.Struct) -> dict[str, Any]:
     values = ((name, getattr(struct, name)) for name in struct.__struct_fields__)
-    return {name: value for name, value in values if value is not None}
+    return {name: value for name, value in values if not _is_absent(value)}
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, msgspec.Raw) and value == NO_OVERRIDES)

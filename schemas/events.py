@@ -48,6 +48,9 @@ class CellLimits(Struct, frozen=True, forbid_unknown_fields=True):
     cost_usd: Decimals | None = None
 
 
+NO_OVERRIDES = Raw(b"null")
+
+
 class TaskStartedData(Struct, frozen=True):
     """`budget_overrides` is read leniently: a bad one refuses the overrides, not the task."""
 
@@ -58,7 +61,7 @@ class TaskStartedData(Struct, frozen=True):
     planned_phases: Annotated[list[PhaseName], Meta(min_length=1, max_length=64)] | None = None
     parent_task_id: TaskId | None = None
     budget_multiplier: Decimals | None = None
-    budget_overrides: Raw | None = None
+    budget_overrides: Raw = NO_OVERRIDES  # msgspec cannot tell Raw from None: `null` stays Raw
     owner: Name | None = None
     team: Name | None = None
     task_type: Name | None = None
