@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-import msgspec
-
 from schemas.errors import InvalidFieldError
 from schemas.events import Event
 from schemas.fields import NAME_LENGTH_MAX
@@ -141,10 +139,3 @@ def _is_log(importer: Importer, path: Path) -> bool:
         if line.number >= _LINES_LOOKED_AT:
             break
     return only_cut
-
-
-def why(error: Exception) -> str:
-    """Return the reason why a line is unreadable, without anything of its content."""
-    if isinstance(error, msgspec.ValidationError):
-        return f"a field is not as expected ({error})"
-    return f"not JSON ({error})"

@@ -27,8 +27,7 @@ from msgspec import Meta, Raw, Struct
 
 from schemas.events import Event
 from schemas.fields import NAME_LENGTH_MAX, Tokens
-from streams.importers.base import why
-from streams.importers.lines import Line, Progress, read_lines
+from streams.importers.lines import BAD_LINE, Line, Progress, read_lines, why
 from streams.importers.phases import ToolKind, kind_of_tool, strongest
 from streams.importers.recent import RecentKeys
 from streams.importers.summary import ImportSummary
@@ -165,7 +164,7 @@ class ClaudeCodeImporter:
         """Whether the line has a type of a transcript, and names a session or a leaf of one."""
         try:
             read = _LINE.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except BAD_LINE:
             return False
         return read.type in _LINE_TYPES and (
             read.session is not None or read.type in {"summary", "file-history-snapshot"}
@@ -188,9 +187,8 @@ class ClaudeCodeImporter:
     def _events(self, family: "_Family", head: Head, path: Path, line: Line) -> Iterator[Event]:
         try:
             yield from family.events(line.data, head)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            reason = why(error) if line.ended else "the file ends inside it"
-            self._summary.count_unreadable(path, line.number, reason)
+        except BAD_LINE as error:
+            self._summary.count_unreadable(path, line.number, why(error, line))
 
 
 class _Agent:
@@ -380,7 +378,7 @@ def _head(path: Path) -> Head:
     for line in read_lines(path):
         try:
             read = _LINE.decode(line.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except BAD_LINE:
             continue
         if read.session is not None and read.timestamp is not None:
             return Head(read.session, read.agent, read.timestamp)

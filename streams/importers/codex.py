@@ -29,8 +29,7 @@ from msgspec import Meta, Raw, Struct
 
 from schemas.events import Event
 from schemas.fields import NAME_LENGTH_MAX, Tokens
-from streams.importers.base import why
-from streams.importers.lines import Progress, read_lines
+from streams.importers.lines import BAD_LINE, Progress, read_lines, why
 from streams.importers.phases import ToolKind, kind_of_tool, strongest
 from streams.importers.recent import RecentKeys
 from streams.importers.summary import ImportSummary
@@ -154,7 +153,7 @@ class CodexImporter:
         """Whether the line has a type of a rollout, and a payload."""
         try:
             read = _LINE.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except BAD_LINE:
             return False
         return read.type in _KINDS_OF_LINE and bytes(read.payload).startswith(b"{")
 
@@ -177,9 +176,8 @@ class CodexImporter:
         for line in read_lines(path, self._summary, self._progress):
             try:
                 yield from session.events(line.data)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                reason = why(error) if line.ended else "the file ends inside it"
-                self._summary.count_unreadable(path, line.number, reason)
+            except BAD_LINE as error:
+                self._summary.count_unreadable(path, line.number, why(error, line))
 
 
 class _Session:
@@ -276,6 +274,8 @@ class _Session:
             used = total.since(before or Totals())
         if used is None:
             self._summary.counter_resets += 1
+            self._seen = RecentKeys()  # the new totals may pass the old ones
+            self._seen.add(total.key)
             used = last
         if used is None or used.input_tokens + used.output_tokens > 0:
             yield from self._begin(used)
@@ -324,7 +324,7 @@ class _Tools:
         action = payload.action if isinstance(payload.action, dict) else _object(arguments)
         command = action.get("command", action.get("cmd", ""))
         if isinstance(command, list):
-            command = " ".join(str(word) for word in command[-1:] or command)
+            command = _script(command) or " ".join(str(word) for word in command)
         self._kinds.append(kind_of_tool(payload.name or payload.type, str(command)))
         self._chars += len(arguments) if isinstance(arguments, str) else 0
 
@@ -350,6 +350,13 @@ def _object(arguments: object) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {}
 
 
+def _script(words: list[Any]) -> str | None:
+    """Return what a shell is to run: the `ls` of `["bash", "-lc", "ls"]`."""
+    if len(words) == len(("bash", "-lc", "ls")) and str(words[0]).endswith("sh"):
+        return str(words[-1])
+    return None
+
+
 def _asks(payload: _Payload) -> bool:
     """Whether the line gives the model something to answer: a tool's result, a user's words."""
     return payload.type.endswith("_output") or payload.type == "user_message"
@@ -370,7 +377,7 @@ def _head(path: Path) -> Head:
             read = _LINE.decode(line.data)
             if read.type == "session_meta":
                 return _head_of(_META.decode(read.payload), path, read.timestamp)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except BAD_LINE:
             pass  # it is counted when the file is imported
         if line.number >= _HEAD_LINES:
             break

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+import msgspec
+
 from schemas.errors import StoplossError
 from streams.importers.summary import ImportSummary
 
@@ -22,6 +24,9 @@ _BUFFER_BYTES = 256 * 1024
 _PROGRESS_BYTES = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# What a decoder raises on a line that it cannot read, however broken it is.
+BAD_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 OnProgress = Callable[[int], None]
 
@@ -127,3 +132,14 @@ def _skip_line(stream: BinaryIO) -> None:
     piece = stream.readline(_SKIP_BYTES)
     while piece and not piece.endswith(b"\n"):
         piece = stream.readline(_SKIP_BYTES)
+
+
+def why(error: Exception, line: Line) -> str:
+    """Return the reason why a line is unreadable, without anything of its content."""
+    if not line.ended:
+        return "the file ends inside it"
+    if isinstance(error, msgspec.ValidationError):
+        return f"a field is not as expected ({error})"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"not JSON ({error})"

@@ -59,9 +59,9 @@ _KIND_BY_WORD: tuple[tuple[ToolKind, frozenset[str]], ...] = (
         ToolKind.READ,
         frozenset({"read", "fetch", "view", "open", "list", "get", "ls", "cat", "show"}),
     ),
-    (ToolKind.RUN, frozenset({"run", "execute", "stdin"})),
+    (ToolKind.RUN, frozenset({"run", "execute"})),
 )
-_SHELL_WORDS = frozenset({"bash", "shell", "exec", "cmd", "command", "terminal"})
+_SHELL_WORDS = frozenset({"bash", "shell", "exec", "cmd", "command", "terminal", "stdin"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 _SEGMENT = re.compile(r"&&|\|\||[;|\n]")

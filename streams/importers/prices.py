@@ -10,9 +10,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice, TieredPrices
+    from genai_prices.types import TieredPrices
+
+    Rate = Decimal | TieredPrices
 
 _PER = Decimal(1_000_000)
+_NOTHING = Decimal(0)
 # Some prices change with the time of day; the changes known so far are at half hours.
 _PRICE_MINUTES = 30
 
@@ -27,56 +30,60 @@ class PricedTokens(NamedTuple):
     output: int
 
 
+class _Rates(NamedTuple):
+    """Dollars per million tokens; where one is not listed, None: the next wider class is charged."""
+
+    input: "Rate"
+    cache_read: "Rate | None"
+    cache_write: "Rate | None"
+    cache_write_1h: "Rate | None"
+    output: "Rate | None"
+
+
 def cost_usd(model: str | None, tokens: PricedTokens, at: datetime) -> Decimal | None:
     """Return the list price of one call in dollars, not rounded; None where none is known."""
     if not model:
         return None
     minute = at.minute - at.minute % _PRICE_MINUTES
-    prices = _prices(model, at.replace(minute=minute, second=0, microsecond=0))
-    if prices is None:
+    rates = _rates(model, at.replace(minute=minute, second=0, microsecond=0))
+    if rates is None:
         return None
-    rate = functools.partial(_rate, prices, tokens.input)
-    whole = rate("input_mtok")
-    if whole is None:
-        return None
-    write = _first(rate("cache_write_mtok"), whole)
+    whole = _for_input(rates.input, tokens.input)
+    write = _for_input(rates.cache_write, tokens.input, whole)
     amount = (
         whole * (tokens.input - tokens.cache_read - tokens.cache_write)
-        + _first(rate("cache_read_mtok"), whole) * tokens.cache_read
+        + _for_input(rates.cache_read, tokens.input, whole) * tokens.cache_read
         + write * (tokens.cache_write - tokens.cache_write_1h)
-        + _first(rate("cache_write_1h_mtok"), write) * tokens.cache_write_1h
-        + _first(rate("output_mtok"), Decimal(0)) * tokens.output
+        + _for_input(rates.cache_write_1h, tokens.input, write) * tokens.cache_write_1h
+        + _for_input(rates.output, tokens.input) * tokens.output
     )
     return amount / _PER
 
 
-def _first(rate: Decimal | None, otherwise: Decimal) -> Decimal:
-    return otherwise if rate is None else rate
-
-
-def _rate(prices: "ModelPrice", input_tokens: int, name: str) -> Decimal | None:
-    """Return dollars per million tokens; beyond a threshold of input the whole call costs more."""
-    price: Decimal | TieredPrices | None = getattr(prices, name, None)
-    if price is None or isinstance(price, Decimal):
-        return price
-    rate = price.base
-    for tier in price.tiers:
-        if input_tokens > tier.start:
-            rate = tier.price
-    return rate
+def _for_input(rate: "Rate | None", input_tokens: int, otherwise: Decimal = _NOTHING) -> Decimal:
+    """Return the rate for a call of so much input: beyond a threshold all of it costs more."""
+    if rate is None:
+        return otherwise
+    if isinstance(rate, Decimal):
+        return rate
+    reached = [tier.price for tier in rate.tiers if input_tokens > tier.start]
+    return reached[-1] if reached else rate.base
 
 
 @functools.lru_cache(maxsize=4_096)
-def _prices(model: str, at: datetime) -> "ModelPrice | None":
+def _rates(model: str, at: datetime) -> _Rates | None:
     # Imported here: it takes a quarter of a second, and most commands never price anything.
     from genai_prices import Usage, calc_price  # noqa: PLC0415
 
     # `google/gemini-3-pro-preview`: routers put the provider before the name.
     for name in dict.fromkeys((model, model.rsplit("/", 1)[-1])):
         try:
-            return calc_price(
+            found = calc_price(
                 Usage(input_tokens=1), model_ref=name, genai_request_timestamp=at
             ).model_price
         except (LookupError, ValueError):
             continue
+        classes = (getattr(found, f"{name}_mtok", None) for name in _Rates._fields)
+        whole, *parts = classes
+        return None if whole is None else _Rates(whole, *parts)
     return None

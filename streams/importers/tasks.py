@@ -8,6 +8,7 @@ grown since gives the same ones and its new ones. A task's events have a source 
   would come after it, and be dropped as old.
 """
 
+import contextlib
 import hashlib
 import re
 from datetime import UTC, datetime
@@ -166,7 +167,8 @@ class TaskLog:
     def _passes(self, time: datetime | None) -> None:
         """An event without a time has that of the one before it."""
         if time is not None:
-            self._time = time.astimezone(UTC)
+            with contextlib.suppress(OverflowError):  # a clock in the year 1, east of Greenwich
+                self._time = time.astimezone(UTC)
 
     def _known(self, call: Call) -> PhaseUsageData:
         cost = call.cost_usd

@@ -12,13 +12,14 @@
 | `call` | the same for all reports of a call, where the agent repeats it once per content block |
 | `cost_usd` | null: to be priced |
 | `tool_calls`, `tool_kinds`, `files_read`, `output_chars` | what the call did (kinds: `phases.py`) |
+| `session_ended` | true: the session's last line, where the writer knows it |
 
 A line number is a call's sequence, and the source of events carries a digest of the file's first
 line: so a file may hold sessions in any order, sessions may go on in another file, and a file that
 has grown gives its old events again and the new ones.
 
-A session ends when none of its family has had a line for a while (`IDLE_LINES`), or with the last
-file: nothing in the data says when. What comes later still belongs to it, as late usage.
+Where no line says that a session ended, it ends when none of its family has had a line for a while
+(`IDLE_LINES`), or with the last file. What comes later still belongs to it, as late usage.
 """
 
 import hashlib
@@ -34,8 +35,7 @@ from msgspec import Meta, Struct
 
 from schemas.events import Event
 from schemas.fields import COST_USD_MAX, NAME_LENGTH_MAX, Count, Tokens
-from streams.importers.base import why
-from streams.importers.lines import Progress, read_lines
+from streams.importers.lines import BAD_LINE, Progress, read_lines, why
 from streams.importers.phases import ToolKind, strongest
 from streams.importers.summary import ImportSummary
 from streams.importers.tasks import Call, Options, TaskLog, safe_id, step_ms
@@ -67,6 +67,7 @@ class Row(Struct):
     raw_duplicate: bool = False
     call: str | None = None
     parent_session: str | None = None
+    session_ended: bool = False
 
     def __post_init__(self) -> None:
         if self.ts is not None and self.ts.tzinfo is None:
@@ -137,7 +138,7 @@ class UsageJsonlImporter:
         """Whether the line names source, session and tokens."""
         try:
             _LOOKED.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except BAD_LINE:
             return False
         return True
 
@@ -150,14 +151,13 @@ class UsageJsonlImporter:
                 self._line += 1
                 try:
                     row = _ROW.decode(line.data)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    reason = why(error) if line.ended else "the file ends inside it"
-                    self._summary.count_unreadable(path, line.number, reason)
+                except BAD_LINE as error:
+                    self._summary.count_unreadable(path, line.number, why(error, line))
                     continue
                 yield from self._events(row, digest, line.number)
                 yield from self._end_idle()
-        while self._families:
-            yield from self._end_first()
+        for root in list(self._families):
+            yield from self._end_family(root)
 
     def _events(self, row: Row, digest: str, number: int) -> Iterator[Event]:
         agent = _agent(row.source)
@@ -185,6 +185,8 @@ class UsageJsonlImporter:
             yield task.start(row.ts)
         session.task.source = source
         yield from self._reports(session, row, number)
+        if row.session_ended:
+            yield from self._end_family(root) if root == task_id else self._end(family, task_id)
 
     def _reports(self, session: _Session, row: Row, number: int) -> Iterator[Event]:
         before, session.time = session.time, row.ts or session.time
@@ -205,14 +207,17 @@ class UsageJsonlImporter:
             idle = self._line - longest.line > IDLE_LINES
             if not idle and len(self._families) <= FAMILIES_OPEN_MAX:
                 return
-            yield from self._end_first()
+            yield from self._end_family(next(iter(self._families)))
 
-    def _end_first(self) -> Iterator[Event]:
-        """End the family that has been idle longest, the parent last."""
-        root, family = self._families.popitem(last=False)
-        for task_id, session in sorted(family.sessions.items(), key=lambda item: item[0] == root):
-            self._roots.pop(task_id, None)
-            yield session.task.end(session.time)
+    def _end_family(self, root: str) -> Iterator[Event]:
+        family = self._families.pop(root)
+        for task_id in sorted(family.sessions, key=lambda task_id: task_id == root):
+            yield from self._end(family, task_id)  # the parent last
+
+    def _end(self, family: _Family, task_id: str) -> Iterator[Event]:
+        session = family.sessions.pop(task_id)
+        self._roots.pop(task_id, None)
+        yield session.task.end(session.time)
 
 
 def _call(row: Row, did: _Did) -> Call:
