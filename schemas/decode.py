@@ -6,35 +6,24 @@ the field and the value.
 
 import base64
 import binascii
-import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
-import orjson
 
-from schemas.events import EVENT_TYPES, Event, PartitionEventBase
-from schemas.outputs import DeadLetterDetail
+from schemas.events import Event, PartitionEventBase
+from schemas.refusal import EVENT_WORDS, UNREADABLE, Refusal, explain, members_of, refusal
 from schemas.topics import EVENT_BYTES_MAX
 
-Headers = Sequence[tuple[str, bytes]]
+__all__ = ["Headers", "Refusal", "decode_event", "original_bytes"]
+
+Headers = Sequence[tuple[str, bytes | None]]
 
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.+)`)?$", re.DOTALL)
-_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_BINARY_ATTRIBUTES = frozenset(
+_HEADER_PREFIX = "ce_"
+_HEADER_ATTRIBUTES = frozenset(
     {"specversion", "id", "source", "type", "subject", "time", "sequence", "partitionkey"}
     | {"traceparent"}
 )
-VALUE_LENGTH_MAX = 80
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a record is no event; the ledger keeps its bytes in `dead-letters`."""
-
-    reason: str
-    detail: DeadLetterDetail
 
 
 def decode_event(value: bytes | None, headers: Headers = ()) -> Event | Refusal:
@@ -43,90 +32,58 @@ def decode_event(value: bytes | None, headers: Headers = ()) -> Event | Refusal:
     Never raises: whatever the bytes are, the answer is an event or a refusal with one of the
     reasons `not_json`, `not_an_event`, `unknown_type`, `invalid_field`, `too_large`.
     """
+    if headers and any(name.startswith(_HEADER_PREFIX) for name, _ in headers):
+        return _decode_binary(value or b"", headers)
     if value is None:
-        return _refusal("not_an_event", "value", "null", "a CloudEvents 1.0 event in JSON")
+        return refusal("not_an_event", "value", "null", EVENT_WORDS)
+    return _decode(value)
+
+
+def _decode(value: bytes) -> Event | Refusal:
     if len(value) > EVENT_BYTES_MAX:
-        return _refusal("too_large", "value", f"{len(value)} bytes", f"at most {EVENT_BYTES_MAX}")
+        return refusal("too_large", "value", f"{len(value)} bytes", f"at most {EVENT_BYTES_MAX}")
     try:
-        if headers and any(name.startswith("ce_") for name, _ in headers):
-            return _decode_binary(value, headers)
         event = _DECODER.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _explain(value, error)
-    return _checked_subject(event)
-
-
-def _checked_subject(event: Event) -> Event | Refusal:
-    """An event for a whole partition names one; the fold checks that it is the right one."""
+    except UNREADABLE as error:
+        without_nulls = _without_nulls(value)
+        return explain(value, error) if without_nulls is None else _decode(without_nulls)
+    # An event for a whole partition names one; the fold checks that it is the right one.
     if isinstance(event, PartitionEventBase) and not event.subject.startswith("partition/"):
-        return _refusal("invalid_field", "subject", event.subject, "partition/N for this type")
+        return refusal("invalid_field", "subject", event.subject, "partition/N for this type")
     return event
 
 
+def _without_nulls(value: bytes) -> bytes | None:
+    """Return the record without the attributes that are null; None where there are none.
+
+    CloudEvents 1.0 (JSON format, 2.2) takes a null attribute for an absent one. In `data` the types
+    do that; here a default or a word about what is missing has to take its place.
+    """
+    attributes = members_of(value) or {}
+    present = {name: raw for name, raw in attributes.items() if bytes(raw) != b"null"}
+    return msgspec.json.encode(present) if len(present) < len(attributes) else None
+
+
 def _decode_binary(value: bytes, headers: Headers) -> Event | Refusal:
-    fields: dict[str, Any] = {}
-    for name, raw in headers:
-        attribute = name.removeprefix("ce_")
-        if name.startswith("ce_") and attribute in _BINARY_ATTRIBUTES:
-            fields[attribute] = raw.decode()
-    data = value.strip() or b"null"
-    msgspec.json.decode(data)  # else what is no JSON would be spliced into the text below
-    if data != b"null":
-        fields["data"] = msgspec.Raw(data)
-    whole = msgspec.json.encode(fields)
-    try:
-        return _checked_subject(_DECODER.decode(whole))
-    except msgspec.ValidationError as error:
-        return _explain(whole, error)
-
-
-def _explain(value: bytes, error: Exception) -> Refusal:
-    if not isinstance(error, msgspec.ValidationError):
-        return _refusal("not_json", "value", _shown(value), f"JSON ({error})")
-    found = _WHERE.match(str(error))
-    what, path = (found["what"], found["path"] or "$") if found else (str(error), "$")
-    missing = _MISSING.search(what)
-    if missing:
-        path = f"{path}.{missing['field']}"
-    field = path.removeprefix("$").removeprefix(".") or "value"
-    if "." not in field and field != "type":
-        known = _value_at(value, "$.type") in EVENT_TYPES
-        if not known and (missing or field == "value"):
-            return _refusal("not_an_event", field, _shown(value), "a CloudEvents 1.0 event in JSON")
-    if field == "type":
-        shown = _value_at(value, "$.type")
-        if not isinstance(shown, str):
-            return _refusal("not_an_event", "type", shown, "a type of the wire contract")
-        return _refusal("unknown_type", "type", shown, ", ".join(EVENT_TYPES))
-    shown = "absent" if missing else _value_at(value, path)
-    return _refusal("invalid_field", field, shown, _allowed(what, missing=bool(missing)))
-
-
-def _allowed(what: str, *, missing: bool) -> str:
-    if missing:
-        return "a value: it is required"
-    return what.replace("Expected ", "").removesuffix(".")
-
-
-def _value_at(value: bytes, path: str) -> object:
-    try:
-        found: Any = orjson.loads(value)
-        for name, index in _STEP.findall(path):
-            if index == "...":
-                return found
-            found = found[name] if name else found[int(index)]
-    except (ValueError, LookupError, TypeError):
-        return _shown(value)
-    return found
-
-
-def _shown(value: bytes) -> str:
-    return value[:VALUE_LENGTH_MAX].decode(errors="replace")
-
-
-def _refusal(reason: str, field: str, value: object, allowed: str) -> Refusal:
-    shown = value if isinstance(value, str) else repr(value)
-    return Refusal(reason, DeadLetterDetail(field, shown[:VALUE_LENGTH_MAX], allowed))
+    """Put attributes and data together to what they would be in structured mode, and read that."""
+    attributes: dict[str, str | msgspec.Raw] = {}
+    for header, raw in headers:
+        name = header.removeprefix(_HEADER_PREFIX)
+        if header.startswith(_HEADER_PREFIX) and name in _HEADER_ATTRIBUTES and raw is not None:
+            try:
+                attributes[name] = raw.decode()
+            except UnicodeDecodeError:
+                shown = raw.decode(errors="replace")
+                return refusal("invalid_field", header, shown, "text in UTF-8")
+    if data := value.strip():
+        try:
+            msgspec.json.decode(
+                data, type=msgspec.Raw
+            )  # else what is no JSON would be spliced into the text below
+        except UNREADABLE as error:
+            return explain(value, error)
+        attributes["data"] = msgspec.Raw(data)
+    return _decode(msgspec.json.encode(attributes))
 
 
 def original_bytes(original: str) -> bytes:

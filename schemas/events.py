@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Raw, Struct
 
 from schemas.fields import (
+    LIMIT_MAX,
+    PHASES_MAX,
     Attempt,
     Complexity,
     Count,
@@ -43,12 +45,18 @@ Reason = RequiredText
 class CellLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """Absolute limits of one phase, or of the task, each in the unit its name ends with."""
 
-    tokens: Annotated[int, Meta(gt=0)] | None = None
-    latency_ms: Annotated[int, Meta(gt=0)] | None = None
+    tokens: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] | None = None
+    latency_ms: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] | None = None
     cost_usd: Decimals | None = None
 
 
 NO_OVERRIDES = Raw(b"null")
+
+
+PhaseLimits = Annotated[
+    dict[Name, CellLimits],
+    Meta(max_length=PHASES_MAX + 1, description='By phase, or by "task" for the whole task'),
+]
 
 
 class TaskStartedData(Struct, frozen=True):
@@ -58,7 +66,9 @@ class TaskStartedData(Struct, frozen=True):
     importance: Importance | None = None
     importance_justification: Text | None = None
     by: Name | None = None
-    planned_phases: Annotated[list[PhaseName], Meta(min_length=1, max_length=64)] | None = None
+    planned_phases: Annotated[list[PhaseName], Meta(min_length=1, max_length=PHASES_MAX)] | None = (
+        None
+    )
     parent_task_id: TaskId | None = None
     budget_multiplier: Decimals | None = None
     budget_overrides: Raw = NO_OVERRIDES  # msgspec cannot tell Raw from None: `null` stays Raw
@@ -118,7 +128,7 @@ class TaskGrantedData(Struct, frozen=True):
     by: Name
     reason: Reason
     multiplier: Decimals | None = None
-    limits: dict[Name, CellLimits] | None = None
+    limits: PhaseLimits | None = None
 
 
 class TaskReclassifiedData(Struct, frozen=True):

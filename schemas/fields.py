@@ -16,6 +16,8 @@ LABELS_MAX = 16
 TOKENS_MAX = 10_000_000_000  # in one report; the largest context windows are four decimals smaller
 COUNT_MAX = 1_000_000_000
 DURATION_MS_MAX = 10 * 365 * 24 * 3_600_000  # ten years: clocks jump; 24 h is judged in the fold
+LIMIT_MAX = 1_000_000_000_000_000  # tokens or milliseconds: exact in JSON readers that use doubles
+PHASES_MAX = 64
 COST_USD_MAX = Decimal(1_000_000)
 
 # An exact JSON number. We may write a float whose shortest text is exact; we never read one.

@@ -1,7 +1,7 @@
 """What `tasks` holds: everything the ledger needs to go on after a restart, as plain JSON.
 
-The named fields are for readers in any language; what only the ledger needs (`executions`, `x`)
-stands in arrays without names, because a task's state is written again with every batch.
+The named fields are for readers in any language; what only the ledger needs (`executions`) stands
+in arrays without names, because a task's state is written again with every batch.
 """
 
 from typing import Any
@@ -32,7 +32,9 @@ class ExecutionState(Struct, array_like=True, gc=False):
     revision: int
     opened_ms: int | None
     started_ms: int | None
-    started_source: int | None  # index into the task's `sources`
+    source: (
+        int | str | None
+    )  # that of phase.started: its place among the task's sequences, or its name
     ended_ms: int | None
     latency_ms: int
     flags: int
@@ -94,10 +96,11 @@ class TaskStateData(Struct, omit_defaults=True, kw_only=True, gc=False):
     decisions: int = 0
     started_ms: int
     last_ms: int
+    seen_ms: int
     ended_ms: int | None = None
     outcome: str | None = None
-    block: list[Any] | None = None  # scope, phase, metric, used at the crossing event
-    rolled: list[int] | None = None  # milli-tokens and nano-dollars of descendants
+    block: tuple[str | None, int, int] | None = None  # phase, index of metric, used at the crossing
+    rolled: tuple[int, int] | None = None  # milli-tokens and nano-dollars of descendants
 
 
 class PartitionStateData(Struct, omit_defaults=True, kw_only=True):
