@@ -66,25 +66,20 @@ def claude_lines() -> Iterator[str]:
 
 def usage_lines() -> Iterator[str]:
     """Yield 50 sessions at a time, interleaved, of 200 calls each."""
+    alike = {
+        "source": "codex:bench",
+        "ts": "2026-01-05T09:00:00.000Z",
+        "model": "gpt-5-codex",
+        "cached_input_tokens": 30_000,
+        "output_tokens": 120,
+        "tool_kinds": ["read"],
+        "raw_duplicate": False,
+    }
     group = 0
     while True:
         group += 1
         for index in range(200 * 50):
-            row = {
-                "source": "codex:bench",
-                "session": f"{group}-{index % 50}",
-                "model": "gpt-5-codex",
-            }
-            row |= {
-                "input_tokens": 900 + index,
-                "cached_input_tokens": 30_000,
-                "output_tokens": 120,
-            }
-            row |= {
-                "ts": "2026-01-05T09:00:00.000Z",
-                "tool_kinds": ["read"],
-                "raw_duplicate": False,
-            }
+            row = alike | {"session": f"{group}-{index % 50}", "input_tokens": 900 + index}
             yield json.dumps(row, separators=(",", ":")) + "\n"
 
 

@@ -19,7 +19,8 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -51,6 +52,8 @@ _TOOL_CALLS = frozenset(
 )
 _COPY_TAKES = timedelta(seconds=1)
 _HEAD_LINES = 50
+# Sessions that are open at once, where a file holds several; each takes about 3 KB.
+SESSIONS_OPEN_MAX = 2_000
 _ID_IN_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Time = Annotated[datetime, Meta(tz=True)]
@@ -148,6 +151,9 @@ class CodexImporter:
 
     def __init__(self, options: Options, summary: ImportSummary, progress: Progress) -> None:
         self._options, self._summary, self._progress = options, summary, progress
+        self._reported = RecentKeys()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._parents: dict[str, str | None] = {}
 
     def recognises(self, line: bytes) -> bool:
         """Whether the line has a type of a rollout, and a payload."""
@@ -158,26 +164,38 @@ class CodexImporter:
         return read.type in _KINDS_OF_LINE and bytes(read.payload).startswith(b"{")
 
     def read(self, paths: Sequence[Path]) -> Iterator[Event]:
-        """Yield the events of each session; a session may have gone on in a second file."""
-        sessions: dict[str, list[tuple[Head, Path]]] = {}
+        """Yield the events of each session; a session may go on in a second file."""
         # By time: a parent began before its children, in whatever order the files were named.
-        for head, path in sorted(((_head(path), path) for path in paths), key=_age):
-            sessions.setdefault(head.session, []).append((head, path))
-        roots = _roots([parts[0][0] for parts in sessions.values()])
-        reported = RecentKeys()
-        for parts in sessions.values():
-            head = parts[0][0]
-            session = _Session(head, roots[head.session], self._options, self._summary, reported)
-            for _, path in parts:
-                yield from self._events(session, path)
-            yield from session.finish()
+        parts = sorted(((_head(path), path) for path in paths), key=_age)
+        self._parents = {head.session: head.parent for head, _ in parts}
+        last = {head.session: index for index, (head, _) in enumerate(parts)}
+        for index, (head, path) in enumerate(parts):
+            yield from self._file(head, path)
+            for done in [name for name in self._sessions if last.get(name, index) <= index]:
+                yield from self._sessions.pop(done).finish()
 
-    def _events(self, session: "_Session", path: Path) -> Iterator[Event]:
+    def _file(self, head: Head, path: Path) -> Iterator[Event]:
         for line in read_lines(path, self._summary, self._progress):
             try:
-                yield from session.events(line.data)
+                read = _LINE.decode(line.data)
+                if read.type == "session_meta":
+                    head = _next_head(head, _head_of(read, path))
+                yield from self._session(head).events(read)
             except BAD_LINE as error:
-                self._summary.count_unreadable(path, line.number, why(error, line))
+                reason = why(error, ended=line.ended)
+                self._summary.count_unreadable(path, line.number, reason)
+            while len(self._sessions) > SESSIONS_OPEN_MAX:
+                yield from self._sessions.popitem(last=False)[1].finish()
+
+    def _session(self, head: Head) -> "_Session":
+        session = self._sessions.get(head.session)
+        if session is None:
+            self._parents.setdefault(head.session, head.parent)
+            root = _root(head.session, self._parents)
+            session = _Session(head, root, self._options, self._summary, self._reported)
+            self._sessions[head.session] = session
+        self._sessions.move_to_end(head.session)
+        return session
 
 
 class _Session:
@@ -213,13 +231,12 @@ class _Session:
         self._asked: datetime | None = None  # when the agent last had something to send
         self._time: datetime | None = None
 
-    def events(self, data: bytes) -> Iterator[Event]:
+    def events(self, line: _Line) -> Iterator[Event]:
         """Yield what a line completes.
 
         Raises:
             msgspec.MsgspecError: the line is unreadable; nothing of it was counted.
         """
-        line = _LINE.decode(data)
         payload = _Payload()
         if line.type in {"event_msg", "response_item"}:
             payload = _PAYLOAD.decode(line.payload)
@@ -245,6 +262,7 @@ class _Session:
         if self._call is not None:
             self._tools.move_to(self._call)
             yield self._task.usage(self._call)
+            self._call = None
         if self._started:
             yield self._task.end(self._time)
 
@@ -376,7 +394,7 @@ def _head(path: Path) -> Head:
         try:
             read = _LINE.decode(line.data)
             if read.type == "session_meta":
-                return _head_of(_META.decode(read.payload), path, read.timestamp)
+                return _head_of(read, path)
         except BAD_LINE:
             pass  # it is counted when the file is imported
         if line.number >= _HEAD_LINES:
@@ -384,7 +402,8 @@ def _head(path: Path) -> Head:
     return Head(_id_of(path))
 
 
-def _head_of(meta: _Meta, path: Path, written: datetime | None) -> Head:
+def _head_of(line: _Line, path: Path) -> Head:
+    meta = _META.decode(line.payload)
     source = meta.source if isinstance(meta.source, dict) else {}
     subagent = source.get("subagent")
     spawn = subagent.get("thread_spawn") if isinstance(subagent, dict) else None
@@ -393,7 +412,13 @@ def _head_of(meta: _Meta, path: Path, written: datetime | None) -> Head:
     session = meta.id or meta.session_id or _id_of(path)
     parent = parent if isinstance(parent, str) and parent != session else None
     has_history = parent is not None or meta.forked_from_id is not None
-    return Head(session, meta.timestamp or written, parent, has_history)
+    return Head(session, meta.timestamp or line.timestamp, parent, has_history)
+
+
+def _next_head(head: Head, found: Head) -> Head:
+    """Return whose lines follow: a copied history names its own session, an older one."""
+    copied = head.has_history and (found.began or NO_TIME) <= (head.began or NO_TIME)
+    return head if copied else found
 
 
 def _id_of(path: Path) -> str:
@@ -402,17 +427,13 @@ def _id_of(path: Path) -> str:
     return found[-1] if found else path.name
 
 
-def _roots(heads: Iterable[Head]) -> dict[str, str]:
-    """Return the topmost known ancestor of each session; the ancestor need not be in the import."""
-    parents = {head.session: head.parent for head in heads}
-    roots = {}
-    for session in parents:
-        root, met = session, {session}
-        while (parent := parents.get(root)) is not None and parent not in met:
-            root = parent
-            met.add(root)
-        roots[session] = root
-    return roots
+def _root(session: str, parents: dict[str, str | None]) -> str:
+    """Return the topmost known ancestor; it need not be in the import."""
+    root, met = session, {session}
+    while (parent := parents.get(root)) is not None and parent not in met:
+        root = parent
+        met.add(root)
+    return root
 
 
 IMPORTER = CodexImporter

@@ -134,9 +134,13 @@ def _skip_line(stream: BinaryIO) -> None:
         piece = stream.readline(_SKIP_BYTES)
 
 
-def why(error: Exception, line: Line) -> str:
-    """Return the reason why a line is unreadable, without anything of its content."""
-    if not line.ended:
+def why(error: Exception, *, ended: bool) -> str:
+    """Return the reason why a line is unreadable, without anything of its content.
+
+    Args:
+        ended: by a newline, as `Line.ended`.
+    """
+    if not ended:
         return "the file ends inside it"
     if isinstance(error, msgspec.ValidationError):
         return f"a field is not as expected ({error})"

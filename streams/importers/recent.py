@@ -1,6 +1,8 @@
-"""Which keys were seen, in bounded memory."""
+"""Which keys were seen, and how far tasks came, in bounded memory."""
 
 from collections.abc import Hashable
+
+from streams.importers.tasks import TaskLog
 
 # Twice as many are remembered at most: about 40 MB. The largest log seen, 1 GB, has fewer calls.
 RECENT_KEYS = 200_000
@@ -26,3 +28,25 @@ class RecentKeys:
             self._old, self._new = self._new, set()
         self._new.add(hash(key))
         return True
+
+
+class Sequences:
+    """The last sequence of tasks that were ended: one that goes on must not begin anew.
+
+    A ledger would drop its calls as seen. At least the last `size` tasks are remembered.
+    """
+
+    def __init__(self, size: int = RECENT_KEYS // 2) -> None:
+        self._size = size
+        self._new: dict[str, int] = {}
+        self._old: dict[str, int] = {}
+
+    def leave(self, task: TaskLog) -> None:
+        """Remember a task that was ended."""
+        if len(self._new) >= self._size:
+            self._old, self._new = self._new, {}
+        self._new[task.task_id] = task.sequence
+
+    def take_up(self, task_id: str) -> int:
+        """Return the last sequence of a task, 0 where it is new."""
+        return self._new.get(task_id) or self._old.get(task_id, 0)

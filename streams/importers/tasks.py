@@ -98,6 +98,7 @@ class TaskLog:
         parent_task_id: str | None = None,
         root_task_id: str | None = None,
         labels: dict[str, str] | None = None,
+        sequence: int = 0,
     ) -> None:
         self.task_id = task_id
         self.source = source
@@ -108,12 +109,12 @@ class TaskLog:
         self._task_type = options.task_type or task_type
         self._labels = {"phases": "inferred" if options.phase is None else "given"} | (labels or {})
         self._phase = options.phase or FIRST_PHASE
-        self._sequence = 0
+        self.sequence = sequence  # of the last call; above 0 where a task is taken up again
         self._time = NO_TIME
         self._model: str | None = None
 
     def __repr__(self) -> str:
-        return f"<TaskLog {self.task_id} sequence={self._sequence} in {self._phase}>"
+        return f"<TaskLog {self.task_id} sequence={self.sequence} in {self._phase}>"
 
     def start(self, time: datetime | None) -> TaskStarted:
         """Return the task's first event."""
@@ -137,17 +138,17 @@ class TaskLog:
 
     def usage(self, call: Call, *, sequence: int | None = None) -> PhaseUsage:
         """Return the event of one call; `sequence` where the log's own lines give a better number."""
-        self._sequence = self._sequence + 1 if sequence is None else sequence
+        self.sequence = self.sequence + 1 if sequence is None else sequence
         self._passes(call.time)
         self._model = call.model or self._model
         if self._options.phase is None:
             self._phase = phase_of(call.kind, self._phase)
         return PhaseUsage(
-            id=f"{self.source}/{self._sequence}"[-NAME_LENGTH_MAX:],
+            id=f"{self.source}/{self.sequence}"[-NAME_LENGTH_MAX:],
             source=self.source,
             subject=self.task_id,
             time=self._time,
-            sequence=str(self._sequence),
+            sequence=str(self.sequence),
             partitionkey=self._partitionkey,
             data=self._known(call) if call.known else self._unknown(call),
         )

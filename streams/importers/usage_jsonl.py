@@ -152,7 +152,7 @@ class UsageJsonlImporter:
                 try:
                     row = _ROW.decode(line.data)
                 except BAD_LINE as error:
-                    self._summary.count_unreadable(path, line.number, why(error, line))
+                    self._summary.count_unreadable(path, line.number, why(error, ended=line.ended))
                     continue
                 yield from self._events(row, digest, line.number)
                 yield from self._end_idle()

@@ -1,5 +1,6 @@
 """Small logs, told line by line."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ CLAUDE_SAMPLE = SAMPLES / "claude_2.1.1x_session.jsonl"
 CLAUDE_SUBAGENT_SAMPLE = SAMPLES / "claude_2.1.1x_subagent.jsonl"
 
 Json = dict[str, Any]
+_NUMBER = itertools.count()
 
 
 def write(path: Path, lines: Sequence[Json | bytes], *, cut: int = 0) -> Path:
@@ -124,7 +126,12 @@ def claude_line(
     }
     block: Json = {"type": "text", "text": "secret text"}
     if tool is not None:
-        block = {"type": "tool_use", "id": "toolu_1", "name": tool[0], "input": tool[1]}
+        block = {
+            "type": "tool_use",
+            "id": f"toolu_{next(_NUMBER)}",
+            "name": tool[0],
+            "input": tool[1],
+        }
     body = {"id": message, "model": model, "content": [block], "usage": usage or counts}
     line: Json = {"type": "assistant", "sessionId": session, "timestamp": at, "message": body}
     line |= {"isSidechain": sidechain or agent is not None, "cwd": "/somewhere", "uuid": "u"}

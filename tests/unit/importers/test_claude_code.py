@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.importers.claude_code import OPEN_MESSAGES_MAX
+from streams.importers.claude_code import FAMILIES_OPEN_MAX, FILES_OPEN_MAX, OPEN_MESSAGES_MAX
 from tests.unit.importers.logs import (
     claude_line,
     claude_progress,
@@ -177,3 +177,42 @@ def test_a_subagents_file_alone_still_names_its_parent(tmp_path: Path) -> None:
     events, _ = imported("claude-code", path)
     assert {event.subject for event in events} == {"claude-code/S/A"}
     assert starts(events)[0].data.parent_task_id == "claude-code/S"
+
+
+def test_sessions_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    lines = [claude_line(f"m{index}", 1, session=f"S{index % 3}") for index in range(30)]
+    events, summary = imported("claude-code", write(tmp_path / "all.jsonl", lines))
+    assert sorted({event.subject for event in events}) == [f"claude-code/S{n}" for n in range(3)]
+    assert (summary.sessions, summary.calls) == (3, 30)
+
+
+def test_open_sessions_are_bounded_and_one_that_comes_back_goes_on(tmp_path: Path) -> None:
+    names = ["BACK", *(f"S{index}" for index in range(FAMILIES_OPEN_MAX)), "BACK"]
+    lines = [claude_line(f"m{index}", 1, session=name) for index, name in enumerate(names)]
+    events, _ = imported("claude-code", write(tmp_path / "all.jsonl", lines))
+    back = [event.sequence for event in usages(events) if event.subject == "claude-code/BACK"]
+    assert back == ["1", "2"]
+
+
+def test_a_subagents_calls_come_between_those_of_its_parent(tmp_path: Path) -> None:
+    def at(second: int) -> str:
+        return f"2026-01-05T09:00:{second:02}Z"
+
+    main = [claude_line(f"m{second}", 1, at=at(second)) for second in range(0, 60, 5)]
+    own = [claude_line(f"a{second}", 1, at=at(second), agent="A") for second in range(20, 40, 2)]
+    sub = write(tmp_path / "agent-A.jsonl", own)
+    events, _ = imported("claude-code", sub, write(tmp_path / "s.jsonl", main))
+    order = "".join("a" if event.subject.endswith("/A") else "s" for event in events)
+    # Start and call of the session, … each told when four newer messages have begun.
+    assert order.startswith("ss")
+    assert order.endswith("s")
+    assert "s" in order.strip("s")
+
+
+def test_many_subagents_are_read_with_few_open_files(tmp_path: Path) -> None:
+    files = [write(tmp_path / "s.jsonl", [claude_line("m", 1)])]
+    for index in range(FILES_OPEN_MAX * 3):
+        line = claude_line(f"a{index}", 1, agent=f"A{index}")
+        files.append(write(tmp_path / f"agent-A{index}.jsonl", [line]))
+    _, summary = imported("claude-code", *files)
+    assert (summary.subagents, summary.calls) == (FILES_OPEN_MAX * 3, FILES_OPEN_MAX * 3 + 1)

@@ -231,3 +231,20 @@ def test_an_id_that_looks_like_a_path_is_hidden(tmp_path: Path) -> None:
     events, _ = imported("codex", write(tmp_path / "r.jsonl", lines))
     assert all("somebody" not in event.subject + event.id for event in events)
     assert len({event.subject for event in events}) == 1
+
+
+def test_sessions_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    lines = [codex_meta("A"), codex_usage(100, 100), codex_meta("B"), codex_usage(300, 300)]
+    lines += [codex_meta("A"), codex_usage(100, 100), codex_usage(600, 500)]
+    events, _ = imported("codex", write(tmp_path / "all.jsonl", lines))
+    assert tokens_by_task(events) == {"codex/A": 606, "codex/B": 303}
+    assert len(starts(events)) == len(ends(events)) == 2
+
+
+def test_a_session_that_goes_on_in_a_second_file_is_one_task(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", [codex_meta("A"), codex_usage(100, 100)])
+    lines = [codex_meta("A"), codex_usage(100, 100), codex_usage(300, 200)]
+    second = write(tmp_path / "b.jsonl", lines)
+    events, _ = imported("codex", second, first)
+    assert tokens_by_task(events) == {"codex/A": 303}
+    assert [event.sequence for event in events] == ["0", "1", "2", None]
