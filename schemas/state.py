@@ -4,11 +4,22 @@ The named fields are for readers in any language; what only the ledger needs (`e
 in arrays without names, because a task's state is written again with every batch.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from schemas.fields import Complexity, Importance, Metric, Mode, Number, Scope, Verdict
+from schemas.fields import (
+    Complexity,
+    Importance,
+    Metric,
+    Mode,
+    Number,
+    Offset,
+    Ordinal,
+    Partition,
+    Scope,
+    Verdict,
+)
 from schemas.outputs import PolicyRef
 
 
@@ -67,14 +78,14 @@ class TaskStateData(Struct, omit_defaults=True, kw_only=True, gc=False):
     """The whole state of one task."""
 
     task_id: str
-    status: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": ["open", "ended"]})]
     verdict: Verdict
     cells: list[CellState]
     phases: dict[str, PhaseState]
     flags: list[str]
-    last_offset: int
+    last_offset: Offset
     last_index: int = 0
-    limits_version: int
+    limits_version: Ordinal
     policy: PolicyRef
     dedupe: Dedupe
     complexity: Complexity = Complexity.MEDIUM
@@ -106,8 +117,8 @@ class TaskStateData(Struct, omit_defaults=True, kw_only=True, gc=False):
 class PartitionStateData(Struct, omit_defaults=True, kw_only=True):
     """Where a partition stands; `next_offset` is what decides where the next owner goes on."""
 
-    partition: int
-    next_offset: int
+    partition: Partition
+    next_offset: Offset
     clock: str
     clock_ms: int
     mode: Mode

@@ -1,0 +1,141 @@
+"""What time alone decides: levels of open phases, stuck and abandoned tasks, forgetting.
+
+Whenever the partition's clock moves, what became due is decided first, in order of deadline, task
+and phase, each at its own deadline; so it does not matter how ticks were placed. Entries of the
+heap are hints: each is checked against the state when its time comes. Source: budget model, "Time".
+"""
+
+import heapq
+
+from schemas.fields import TaskOutcome
+from streams.budget.decide import settle
+from streams.budget.evaluate import raise_level
+from streams.budget.ladder import NEVER
+from streams.budget.latency import (
+    ABANDONED_DUE,
+    LEVEL_DUE,
+    REMOVAL_DUE,
+    STUCK_DUE,
+    due_ms,
+    open_execution,
+    schedule_latency,
+    used_ms,
+)
+from streams.budget.lifecycle import end_task, forget
+from streams.budget.records import Told, emit_lifecycle
+from streams.budget.state import PartitionState, Task
+
+LATENCY = 1
+CLOCK_SOURCE = "stoploss/ledger"
+Due = tuple[int, str, str, int]
+
+
+def advance(state: PartitionState, clock_ms: int) -> None:
+    """Move the partition's clock forward, deciding on the way what became due."""
+    if clock_ms <= state.clock_ms:
+        return
+    pending: dict[str, Task] = {}
+    while state.due and state.due[0][0] <= clock_ms:
+        due = heapq.heappop(state.due)
+        task = _live_task(state, due)
+        if task is None:
+            continue
+        state.clock_ms = max(state.clock_ms, due[0])
+        if due[3] == LEVEL_DUE:
+            _reach_level(state, task, due)
+            pending[task.task_id] = task
+        else:
+            _settle_all(state, pending)
+            _decide(state, task, due)
+    _settle_all(state, pending)
+    state.clock_ms = clock_ms
+    state.next_due_ms = state.due[0][0] if state.due else NEVER
+
+
+def next_deadline_ms(state: PartitionState) -> int | None:
+    """Return when the clock must have moved for something to be decided, or None."""
+    while state.due and _live_task(state, state.due[0]) is None:
+        heapq.heappop(state.due)
+    state.next_due_ms = state.due[0][0] if state.due else NEVER
+    return state.due[0][0] if state.due else None
+
+
+def schedule_all(state: PartitionState, task: Task) -> None:
+    """Remember all that is due for a task whose state was restored."""
+    rules = task.policy.clock
+    if task.ended_ms is not None:
+        state.schedule(task.ended_ms + rules.retention_ms, task.task_id, kind=REMOVAL_DUE)
+        return
+    state.schedule(task.last_ms + rules.abandoned_after_ms, task.task_id, kind=ABANDONED_DUE)
+    execution = open_execution(task)
+    if execution is not None and execution.opened_ms is not None and task.open_phase is not None:
+        stuck_ms = execution.opened_ms + rules.stuck_after_ms
+        state.schedule(stuck_ms, task.task_id, task.open_phase, STUCK_DUE)
+    schedule_latency(state, task)
+
+
+def _settle_all(state: PartitionState, pending: dict[str, Task]) -> None:
+    for task in pending.values():
+        settle(state, task)
+    pending.clear()
+
+
+def _live_task(state: PartitionState, due: Due) -> Task | None:
+    """Return the task for which an entry still stands for something that is due then.
+
+    Which stale entries the heap holds depends on when it was made; so they must have no effect.
+    """
+    at_ms, task_id, phase, kind = due
+    task = state.tasks.get(task_id)
+    if task is None:
+        return None
+    if kind == LEVEL_DUE:
+        is_live = _level_due_ms(task, phase) == at_ms
+    elif kind == STUCK_DUE:
+        is_live = _is_stuck(task, phase, at_ms)
+    elif kind == REMOVAL_DUE:
+        is_live = task.ended_ms is not None and task.task_id not in state.children
+    else:
+        abandoned_ms = task.last_ms + task.policy.clock.abandoned_after_ms
+        is_live = abandoned_ms == at_ms and not task.is_ended
+        if abandoned_ms > at_ms and not task.is_ended:
+            state.schedule(abandoned_ms, task_id, kind=ABANDONED_DUE)
+    return task if is_live else None
+
+
+def _level_due_ms(task: Task, phase: str) -> int:
+    execution = open_execution(task)
+    if execution is None or phase not in ("", task.open_phase):
+        return NEVER
+    return due_ms(task, task.cell(phase or None, LATENCY), execution)
+
+
+def _is_stuck(task: Task, phase: str, at_ms: int) -> bool:
+    execution = open_execution(task)
+    if execution is None or execution.opened_ms is None or task.open_phase != phase:
+        return False
+    stuck_ms = execution.opened_ms + task.policy.clock.stuck_after_ms
+    return stuck_ms == at_ms and "stuck" not in task.flags
+
+
+def _reach_level(state: PartitionState, task: Task, due: Due) -> None:
+    """Raise a latency cell to what it has reached at its deadline; aim at the next one."""
+    at_ms, _, phase, _ = due
+    name = phase or None
+    state.touch(task)
+    cell = task.cell(name, LATENCY)
+    raise_level(state, task, name, LATENCY, used_ms(task, name, cell, at_ms), is_firm=False)
+    schedule_latency(state, task)
+
+
+def _decide(state: PartitionState, task: Task, due: Due) -> None:
+    at_ms, _, phase, kind = due
+    if kind == REMOVAL_DUE:
+        forget(state, task)
+        return
+    state.touch(task)
+    if kind == STUCK_DUE:
+        task.flag("stuck")
+        emit_lifecycle(state, task, "stuck", Told(phase=phase))
+    else:
+        end_task(state, task, TaskOutcome.ABANDONED, CLOCK_SOURCE, at_ms)

@@ -1,0 +1,126 @@
+"""A task's verdict is its highest level; a decision says that it changed, and whether it holds.
+
+A task at block takes its open descendants with it. Source: budget model, "Modes", "Children" and
+"Why a decision is not enforced".
+"""
+
+from collections.abc import Iterator
+
+from schemas.fields import Cause, Importance, Mode, UnenforcedReason
+from schemas.outputs import Decision
+from schemas.topics import Topic
+from streams.budget.amounts import number, ratio
+from streams.budget.explain import cell_ref, explanation, message
+from streams.budget.ladder import BLOCK, LEVELS, REVIEW, WARN
+from streams.budget.latency import used_ms
+from streams.budget.limits import METRICS
+from streams.budget.state import BREAKER, PartitionState, Task
+
+LATENCY = 1
+HELD_IN_PARTIAL = frozenset({Importance.LOW, Importance.MEDIUM})
+
+
+def settle(state: PartitionState, task: Task) -> None:
+    """Publish a decision if the task's verdict changed; then those of its descendants."""
+    own = max(cell.level for _, _, cell in task.cells())
+    was_blocking, task.own = task.own == BLOCK, own
+    _settle_one(state, task)
+    if was_blocking != (own == BLOCK):
+        for descendant in open_descendants(state, task):
+            _settle_one(state, descendant)
+
+
+def redecide(state: PartitionState, task: Task) -> None:
+    """Publish the standing verdict again: who is held has changed."""
+    if task.verdict >= REVIEW:
+        _emit(state, task, task.verdict)
+
+
+def open_descendants(state: PartitionState, task: Task) -> Iterator[Task]:
+    """Yield the open tasks below a task, in order of their ids."""
+    found: dict[str, Task] = {}
+    waiting = [task.task_id]
+    while waiting:
+        for child_id, child in state.children.get(waiting.pop(), {}).items():
+            found[child_id] = child
+            waiting.append(child_id)
+    for child_id in sorted(found):
+        if not found[child_id].is_ended:
+            yield found[child_id]
+
+
+def enforcement(state: PartitionState, task: Task) -> UnenforcedReason | None:
+    """Return why the task's decisions hold nobody, or None where they hold."""
+    if task.is_ended:
+        return UnenforcedReason.ENDED
+    if state.mode is Mode.ENFORCE:
+        return None
+    if state.mode is Mode.PARTIAL and task.importance in HELD_IN_PARTIAL:
+        return None
+    if state.mode_by == BREAKER:
+        return UnenforcedReason.BREAKER
+    return UnenforcedReason(state.mode.value)
+
+
+def _settle_one(state: PartitionState, task: Task) -> None:
+    if not task.is_ended:  # what an ended task inherited stays as it was at its end
+        blocked_above = next((one for one in task.ancestors() if one.own == BLOCK), None)
+        task.inherited_from = None if blocked_above is None else blocked_above.task_id
+    standing = BLOCK if task.inherited_from is not None else task.own
+    if standing != task.verdict:
+        previous, task.verdict = task.verdict, standing
+        _emit(state, task, previous)
+
+
+def _emit(state: PartitionState, task: Task, previous: int) -> None:
+    state.touch(task)
+    task.decisions += 1
+    inherits = task.own < BLOCK and task.inherited_from is not None
+    judged = state.tasks[task.inherited_from] if inherits and task.inherited_from else task
+    name, index = _deciding_cell(judged, BLOCK if inherits else task.verdict, state.clock_ms)
+    cell = judged.cell(name, index)
+    reason = enforcement(state, task)
+    used = used_ms(judged, name, cell, state.clock_ms) if index == LATENCY else cell.used
+    cause: Cause | None = None
+    if task.verdict >= WARN:
+        cause, _ = explanation(judged, name, index)
+    line = cell.line
+    text = "" if line is None else message(name, index, used, line.limit, task.verdict)
+    state.emit(
+        Topic.DECISIONS,
+        "stoploss.decision",
+        task.task_id,
+        Decision(
+            task_id=task.task_id,
+            number=task.decisions,
+            verdict=LEVELS[task.verdict],
+            previous=LEVELS[previous],
+            enforced=reason is None,
+            unenforced_reason=reason,
+            inherited_from=judged.task_id if inherits else None,
+            cell=cell_ref(name, index),
+            used=number(used, METRICS[index]),
+            limit=None if line is None else number(line.limit, METRICS[index]),
+            ratio=None if line is None else ratio(used, line.limit),
+            message=f"{judged.task_id}, above this task: {text}" if inherits else text,
+            cause=cause,
+            mode=state.mode,
+            policy=task.policy_ref(),
+            limits_version=task.limits_version,
+            input=state.input_ref(),
+            event_id=state.event_id,
+        ),
+    )
+
+
+def _deciding_cell(task: Task, level: int, at_ms: int) -> tuple[str | None, int]:
+    """Of the cells that stand at the verdict, the one furthest over its limit; first wins ties."""
+    best: tuple[str | None, int] = (None, 0)
+    best_used, best_limit = -1, 1
+    for name, index, cell in task.cells():
+        if cell.line is None or cell.level < level:
+            continue
+        used = used_ms(task, name, cell, at_ms) if index == LATENCY else cell.used
+        if used * best_limit > best_used * cell.line.limit:
+            best, best_used, best_limit = (name, index), used, cell.line.limit
+    return best

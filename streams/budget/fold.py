@@ -1,0 +1,273 @@
+"""One event is folded into the state of its partition. Pure: same log, same bytes.
+
+The order is always the same: the clock moves and what became due is decided; the event is refused,
+found a duplicate, or folded; what it caused comes back in the order to publish it. A refused event
+leaves no trace but the clock. Start reading here; each kind of event has its file.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from schemas.decode import Refusal
+from schemas.envelope import rfc3339
+from schemas.errors import InvalidFieldError
+from schemas.events import (
+    AllGranted,
+    ClockTick,
+    Event,
+    JustificationReviewed,
+    ModeSet,
+    PartitionEvent,
+    PhaseEnded,
+    PhaseStarted,
+    PhaseUsage,
+    PolicySet,
+    TaskEnded,
+    TaskEvent,
+    TaskExplained,
+    TaskGranted,
+    TaskReclassified,
+    TaskRecovered,
+    TaskStarted,
+    partition_subject,
+)
+from schemas.outputs import DeadLetterDetail, Lifecycle
+from schemas.topics import Topic
+from streams.budget.clock import advance, next_deadline_ms
+from streams.budget.decide import redecide, settle
+from streams.budget.dedupe import is_seen, mark_of, remember
+from streams.budget.effects import Effect, Refused
+from streams.budget.executions import check_phase, fold_phase_ended, fold_phase_started
+from streams.budget.lifecycle import fold_task_ended, fold_task_started, open_task
+from streams.budget.limits import Grant, check_multiplier
+from streams.budget.operators import (
+    apply_grant,
+    check_grant,
+    check_reclassified,
+    check_recovered,
+    fold_explained,
+    fold_reclassified,
+    fold_recovered,
+    fold_reviewed,
+)
+from streams.budget.policy import InvalidPolicyError, policy_from_json
+from streams.budget.state import PartitionState, Task
+from streams.budget.usage import check_amounts, fold_usage
+
+__all__ = ["fold", "next_deadline_ms", "open_task_count"]
+
+VALUE_LENGTH_MAX = 80
+RESERVED = ("partition/", "policy/")
+
+
+def fold(
+    state: PartitionState, event: Event | Refusal, *, offset: int, append_ms: int
+) -> Sequence[Effect]:
+    """Change `state` by one record of its partition; return what it caused.
+
+    Args:
+        event: a refusal, too, moves the clock; it comes back as a dead letter to be.
+        offset: of the record; `state.next_offset` is one more afterwards.
+        append_ms: the broker's append time, in milliseconds since 1970 (offline: the event's own).
+    """
+    state.offset = offset
+    state.index = 0
+    effects: list[Effect] = []
+    state.effects = effects
+    state.event_id = None
+    if append_ms > state.clock_ms:
+        if append_ms >= state.next_due_ms:
+            advance(state, append_ms)
+        else:
+            state.clock_ms = append_ms
+    try:
+        match event:
+            case PhaseUsage():
+                _fold_task_event(state, event)
+            case Refusal():
+                _refuse(state, event.reason, event.detail, None)
+            case AllGranted() | ModeSet() | PolicySet() | ClockTick():
+                _fold_partition_event(state, event)
+            case _:
+                _fold_task_event(state, event)
+    except InvalidFieldError as error:
+        detail = DeadLetterDetail(error.field, f"{error.value}"[:VALUE_LENGTH_MAX], error.allowed)
+        task_id = None if isinstance(event, Refusal) else event.subject
+        _refuse(state, "invalid_field", detail, task_id)
+    state.next_offset = offset + 1
+    if state.clock_ms - state.checkpoint_ms >= state.active_policy.clock.checkpoint_every_ms:
+        _checkpoint(state)
+    return effects
+
+
+def open_task_count(state: PartitionState) -> int:
+    """Return how many tasks of the partition have not ended."""
+    return state.open_tasks
+
+
+def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
+    task = state.tasks.get(event.subject)
+    if task is None and event.subject.startswith(RESERVED):
+        raise InvalidFieldError("subject", event.subject, "a task id")
+    mark = mark_of(event)
+    if task is not None and is_seen(task, mark):
+        return
+    state.event_id = event.id
+    task = _apply(state, task, event)
+    remember(task, mark, task.policy.dedupe_recent)
+
+
+def _apply(state: PartitionState, task: Task | None, event: TaskEvent) -> Task:
+    """Refuse, or fold the event into its task, which is opened where nothing named it before."""
+    policy = state.active_policy if task is None else task.policy
+    match event:
+        case PhaseUsage():
+            if task is None or event.data.phase not in task.phases or event.data.attempt:
+                check_phase(task, policy, event.data.phase, event.data.attempt)
+            cost = check_amounts(event.data)
+            task = _touched(state, task, event)
+            fold_usage(state, task, event, cost)
+            return task
+        case TaskStarted():
+            return _fold_start(state, task, event)
+        case PhaseStarted():
+            check_phase(task, policy, event.data.phase, event.data.attempt)
+            task = _touched(state, task, event)
+            fold_phase_started(state, task, event)
+        case PhaseEnded():
+            known = task is not None and event.data.phase in task.phases
+            attempt = event.data.attempt or (1 if known else None)
+            check_phase(task, policy, event.data.phase, attempt)
+            task = _touched(state, task, event)
+            fold_phase_ended(state, task, event)
+        case TaskEnded():
+            task = _touched(state, task, event)
+            fold_task_ended(state, task, event)
+        case TaskGranted():
+            grant = check_grant(task, policy, event)
+            task = _touched(state, task, event)
+            apply_grant(state, task, grant, event.data.by, event.data.reason)
+        case TaskReclassified():
+            check_reclassified(event)
+            task = _touched(state, task, event)
+            fold_reclassified(state, task, event)
+        case TaskExplained():
+            task = _touched(state, task, event)
+            fold_explained(state, task, event)
+        case JustificationReviewed():
+            task = _touched(state, task, event)
+            fold_reviewed(state, task, event)
+        case TaskRecovered():
+            check_recovered(task, event)
+            task = _touched(state, task, event)
+            fold_recovered(state, task, event)
+        case _:
+            assert_never(event)
+    settle(state, task)
+    return task
+
+
+def _fold_start(state: PartitionState, task: Task | None, event: TaskStarted) -> Task:
+    if task is not None and task.known:
+        task = _touched(state, task, event)
+        task.flag("repeated_start")
+        return task
+    task = fold_task_started(state, task, event)
+    _touched(state, task, event)
+    settle(state, task)
+    for ancestor in task.ancestors():
+        settle(state, ancestor)
+    return task
+
+
+def _touched(state: PartitionState, task: Task | None, event: TaskEvent) -> Task:
+    if task is None:
+        task = open_task(state, event.subject)
+    state.touch(task)
+    task.last_ms = state.clock_ms
+    return task
+
+
+def _fold_partition_event(state: PartitionState, event: PartitionEvent) -> None:
+    own = partition_subject(state.partition)
+    if event.subject != own:
+        raise InvalidFieldError("subject", event.subject, f"{own}: it is written to this partition")
+    if isinstance(event, ClockTick):
+        return
+    mark = mark_of(event)
+    if is_seen(state, mark):
+        return
+    state.event_id = event.id
+    match event:
+        case ModeSet():
+            _set_mode(state, event)
+        case PolicySet():
+            _set_policy(state, event)
+        case AllGranted():
+            _grant_all(state, event)
+        case _:
+            assert_never(event)
+    remember(state, mark, state.active_policy.dedupe_recent)
+
+
+def _set_mode(state: PartitionState, event: ModeSet) -> None:
+    before = (state.mode, state.mode_by == "breaker")
+    if (event.data.mode, event.data.by == "breaker") == before:
+        return
+    state.previous_mode, state.mode, state.mode_by = state.mode, event.data.mode, event.data.by
+    for task_id in sorted(state.tasks):
+        if not state.tasks[task_id].is_ended:
+            redecide(state, state.tasks[task_id])
+
+
+def _set_policy(state: PartitionState, event: PolicySet) -> None:
+    try:
+        policy = policy_from_json(bytes(event.data.policy), "data.policy")
+    except InvalidPolicyError as refused:
+        first = refused.errors[0]
+        field = f"data.policy.{first.field}"
+        raise InvalidFieldError(field, first.value, first.allowed) from refused
+    if policy.hash != event.data.hash:
+        raise InvalidFieldError("data.hash", event.data.hash, f"{policy.hash}, that of its content")
+    previous, state.policy = state.policy, policy
+    state.retain(policy)
+    if previous is not None:
+        state.release(previous)
+
+
+def _grant_all(state: PartitionState, event: AllGranted) -> None:
+    grant = Grant(multiplier=check_multiplier("data.multiplier", event.data.multiplier, above=1))
+    for task_id in sorted(state.tasks):
+        task = state.tasks[task_id]
+        if not task.is_ended:
+            state.touch(task)
+            apply_grant(state, task, grant, event.data.by, event.data.reason)
+            settle(state, task)
+
+
+def _refuse(
+    state: PartitionState, reason: str, detail: DeadLetterDetail, task_id: str | None
+) -> None:
+    state.emit(Topic.DEAD_LETTERS, "stoploss.dead_letter", "", Refused(reason, detail, task_id))
+
+
+def _checkpoint(state: PartitionState) -> None:
+    is_first = not state.checkpoint_ms
+    state.checkpoint_ms = state.clock_ms
+    if is_first:
+        return
+    policy = state.active_policy
+    state.emit(
+        Topic.LIFECYCLE,
+        "stoploss.lifecycle",
+        partition_subject(state.partition),
+        Lifecycle(
+            change="partition_checkpoint",
+            partition=state.partition,
+            next_offset=state.next_offset,
+            clock=rfc3339(state.clock_ms),
+            mode=state.mode,
+            policies=[policy.hash, *sorted(set(state.policies) - {policy.hash})],
+            input=state.input_ref(),
+        ),
+    )

@@ -1,0 +1,204 @@
+"""What people do to a task: grant, reclassify, explain, review, recover.
+
+Each function refuses first and changes afterwards. Source: budget model, "Grants",
+"Reclassification" and "Governance".
+"""
+
+from typing import assert_never
+
+from schemas.envelope import epoch_ms
+from schemas.errors import InvalidFieldError
+from schemas.events import (
+    JustificationReviewed,
+    TaskExplained,
+    TaskGranted,
+    TaskReclassified,
+    TaskRecovered,
+)
+from schemas.fields import ExecutionOutcome, Importance, RecoverAction, TaskOutcome
+from streams.budget.evaluate import judge_task_cells, relevel
+from streams.budget.executions import close_open, task_class
+from streams.budget.ladder import BLOCK
+from streams.budget.lifecycle import end_task, set_limits
+from streams.budget.limits import (
+    METRICS,
+    NO_AMOUNTS,
+    TASK,
+    Amounts,
+    Grant,
+    Lines,
+    NamedAmounts,
+    by_metric,
+    check_multiplier,
+    check_named_limits,
+    compute_limits,
+)
+from streams.budget.policy import Policy
+from streams.budget.records import Told, emit_lifecycle, overshoot
+from streams.budget.state import PartitionState, Task
+
+GRANTS_MAX = 64  # more are folded into one grant of the limits they have led to
+
+
+def check_grant(task: Task | None, policy: Policy, event: TaskGranted) -> Grant:
+    """Return the grant of an event.
+
+    Raises:
+        InvalidFieldError: not exactly one of multiplier and limits, or a limit below the current.
+    """
+    data = event.data
+    if (data.multiplier is None) == (data.limits is None):
+        given = "both" if data.limits is not None else "neither"
+        raise InvalidFieldError("data.multiplier, data.limits", given, "exactly one of them")
+    if data.multiplier is not None:
+        return Grant(multiplier=check_multiplier("data.multiplier", data.multiplier, above=1))
+    named = check_named_limits("data.limits", data.limits or {}, policy)
+    for name, amounts in named:
+        for metric, new, current in zip(
+            METRICS, amounts, _current(task, policy, name), strict=True
+        ):
+            if new is not None and current is not None and new < current:
+                field = f"data.limits.{name}.{metric}"
+                raise InvalidFieldError(field, new, f"at least the current limit, {current}")
+    return Grant(limits=named)
+
+
+def apply_grant(state: PartitionState, task: Task, grant: Grant, by: str, reason: str) -> None:
+    """Raise a task's limits; what was used stays, so the verdict may fall."""
+    over = overshoot(state, task)
+    task.grants = (*task.grants, grant)
+    task.limits_version += 1
+    set_limits(state, task)
+    if len(task.grants) > GRANTS_MAX:
+        task.grants = (Grant(limits=_as_amounts(task)),)
+    if max(cell.level for _, _, cell in task.cells()) < BLOCK:
+        task.block = None
+    emit_lifecycle(state, task, "granted", Told(by=by, reason=reason, overshoot=over))
+
+
+def check_reclassified(event: TaskReclassified) -> None:
+    """Refuse a reclassification that names nothing.
+
+    Raises:
+        InvalidFieldError: neither complexity nor importance is there.
+    """
+    if event.data.complexity is None and event.data.importance is None:
+        raise InvalidFieldError(
+            "data.complexity, data.importance", "absent", "at least one of them"
+        )
+
+
+def fold_reclassified(state: PartitionState, task: Task, event: TaskReclassified) -> None:
+    """Recompute the limits from the policy stored at the start; overrides and grants are kept."""
+    data = event.data
+    previous = {"complexity": task.complexity.value, "importance": task.importance.value}
+    task.complexity = data.complexity or task.complexity
+    if data.importance is not None:
+        task.importance = data.importance
+        if data.importance is Importance.CRITICAL:
+            task.justification, task.approved = data.reason.strip() or None, None
+    task.flag("reclassified")
+    task.limits_version += 1
+    set_limits(state, task)
+    emit_lifecycle(
+        state, task, "reclassified", Told(by=data.by, reason=data.reason, previous=previous)
+    )
+
+
+def fold_explained(state: PartitionState, task: Task, event: TaskExplained) -> None:
+    """Keep the explanation that a review or block asked for."""
+    data = event.data
+    task.flag("explained")
+    emit_lifecycle(state, task, "explained", Told(by=data.by, text=data.text, phase=data.phase))
+
+
+def fold_reviewed(state: PartitionState, task: Task, event: JustificationReviewed) -> None:
+    """Approve or refuse why a task is critical; its limits follow."""
+    data = event.data
+    task.approved = data.approved
+    if data.approved and task.justification is None:
+        task.justification = (data.reason or "").strip() or None
+    before = task.limits
+    named = tuple(name for name in task.phases if name not in task.policy.phases)
+    if state.limits_for(task.policy, task_class(task), named).task != before.task:
+        task.limits_version += 1
+    set_limits(state, task)
+    emit_lifecycle(
+        state, task, "reviewed", Told(by=data.by, approved=data.approved, reason=data.reason)
+    )
+
+
+def check_recovered(task: Task | None, event: TaskRecovered) -> None:
+    """Refuse to mend what is not there.
+
+    Raises:
+        InvalidFieldError: no such task, no open phase, or it has ended already.
+    """
+    action = event.data.action
+    if task is None:
+        raise InvalidFieldError("subject", event.subject, "a task that is known")
+    if action is RecoverAction.CLOSE_PHASE and task.open_phase is None:
+        raise InvalidFieldError("data.action", action.value, "end_task: no phase is open")
+    if action is RecoverAction.END_TASK and task.is_ended:
+        raise InvalidFieldError("data.action", action.value, "refold: the task has ended")
+
+
+def fold_recovered(state: PartitionState, task: Task, event: TaskRecovered) -> None:
+    """Close an open phase, end a task, or derive its cells anew from its executions."""
+    data = event.data
+    own_ms = epoch_ms(event.time)
+    emit_lifecycle(
+        state, task, "recovered", Told(by=data.by, reason=data.reason, action=data.action.value)
+    )
+    match data.action:
+        case RecoverAction.CLOSE_PHASE:
+            close_open(state, task, ExecutionOutcome.ABANDONED, event.source, own_ms)
+            judge_task_cells(state, task)
+        case RecoverAction.END_TASK:
+            end_task(
+                state,
+                task,
+                TaskOutcome.ABANDONED,
+                event.source,
+                own_ms,
+                by=data.by,
+                reason=data.reason,
+            )
+        case RecoverAction.REFOLD:
+            _derive_cells(state, task)
+        case _:
+            assert_never(data.action)
+
+
+def _derive_cells(state: PartitionState, task: Task) -> None:
+    """Sum the cells from the executions, and those of the task from its phases and children."""
+    children = list(state.children.get(task.task_id, {}).values())
+    for phase in task.phases.values():
+        phase.tokens.used = sum(one.metered for one in phase.executions)
+        phase.latency.used = sum(one.latency_ms for one in phase.executions)
+        phase.cost.used = sum(one.counters.cost_usd for one in phase.executions)
+    phases = list(task.phases.values())
+    task.tokens.used = sum(one.tokens.used for one in phases)
+    task.tokens.used += sum(one.tokens.used for one in children)
+    task.cost.used = sum(one.cost.used for one in phases)
+    task.cost.used += sum(one.cost.used for one in children)
+    task.latency.used = sum(one.latency.used for one in phases)
+    relevel(state, task)
+
+
+def _current(task: Task | None, policy: Policy, name: str) -> Amounts:
+    limits = (
+        compute_limits(policy, task_class(task), (name,) if name != TASK else ()) if task else None
+    )
+    if limits is None:
+        return NO_AMOUNTS
+    return _amounts(limits.task if name == TASK else limits.phases[name])
+
+
+def _amounts(lines: Lines) -> Amounts:
+    return by_metric(None if line is None else line.limit for line in lines)
+
+
+def _as_amounts(task: Task) -> NamedAmounts:
+    phases = tuple((name, _amounts(lines)) for name, lines in task.limits.phases.items())
+    return (*phases, (TASK, _amounts(task.limits.task)))
