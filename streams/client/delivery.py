@@ -19,6 +19,7 @@ import msgspec
 from schemas.errors import StoplossError
 from schemas.topics import Topic
 from streams.client.backlog import Backlog
+from streams.client.ending import end
 from streams.client.spool import Item
 from streams.kafka import producers
 from streams.kafka.settings import Settings, load_settings
@@ -124,6 +125,7 @@ class Delivery:
     async def _connect_and_send(self) -> None:
         if self._settings is None:
             self._settings = load_settings()
+        tasks_before = asyncio.all_tasks()
         producer = _producer(self._settings)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -132,7 +134,7 @@ class Delivery:
             await self._send_on(producer)
         finally:
             self._producer = None
-            await producers.discard(producer)
+            await end(producer, tasks_before, at_once=True)
 
     async def _send_on(self, producer: Producer) -> None:
         assert self._settings is not None

@@ -7,7 +7,6 @@ loads into a new table, which is shown when it is complete.
 """
 
 import asyncio
-import contextlib
 import logging
 from typing import Any, Protocol
 
@@ -19,13 +18,13 @@ from schemas.envelope import Envelope
 from schemas.errors import StoplossError
 from schemas.outputs import Decision, Heartbeat
 from schemas.topics import Topic
+from streams.client.ending import end
 from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 15.0
-STOP_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 500
 POLL_MS = 200
@@ -93,8 +92,8 @@ class Feed:
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
             "retry_backoff_ms": RETRY_BACKOFF_MS,
         }
+        tasks_before = asyncio.all_tasks()
         consumer = aiokafka.AIOKafkaConsumer(**arguments)
-        others = asyncio.all_tasks()
         try:
             tps = [aiokafka.TopicPartition(decisions, partition) for partition in range(count)]
             heartbeat_tp = aiokafka.TopicPartition(heartbeats, 0)
@@ -106,12 +105,7 @@ class Feed:
             self._listener.loading(range(count))
             await self._read_on(consumer, ends, heartbeat_tp)
         finally:
-            with contextlib.suppress(TimeoutError, aiokafka.errors.KafkaError, OSError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await consumer.stop()
-            # What a consumer that did not stop in time has left; this loop has nothing else of it.
-            for task in asyncio.all_tasks() - others:
-                task.cancel()
+            await end(consumer, tasks_before, at_once=False)
 
     async def _read_on(self, consumer: Any, ends: dict[Any, int], heartbeat_tp: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         loading, loaded = dict(ends), False
@@ -123,9 +117,9 @@ class Feed:
                         self._take_heartbeat(record.key, record.value)
                     else:
                         self._take_decision(record.key, record.value, tp.partition)
-            for tp, end in list(loading.items()):
+            for tp, end_offset in list(loading.items()):
                 # Not by the records: the last ones may be control records, or compacted away.
-                if await consumer.position(tp) >= end:
+                if await consumer.position(tp) >= end_offset:
                     del loading[tp]
             if not loading and not loaded:
                 loaded = True

@@ -50,6 +50,7 @@ class VerdictsStats(Struct, frozen=True):
 
     tasks: int
     decisions: int
+    heartbeats: int
     unreadable: int
     callback_errors: int
     stale_episodes: int
@@ -127,7 +128,7 @@ class Verdicts:
         self._regime = Regime()
         self._on_change: list[OnChange] = []
         self._on_stale: list[OnStale] = []
-        self._decisions = self._unreadable = self._callback_errors = 0
+        self._decisions = self._heartbeats = self._unreadable = self._callback_errors = 0
         self._stale_episodes = self._overflowed = 0
         self._answer: Callable[[str, str | None], TaskVerdict] = self._answer_plainly
         self._prepare()
@@ -180,6 +181,7 @@ class Verdicts:
         return VerdictsStats(
             tasks=len(self._table),
             decisions=self._decisions,
+            heartbeats=self._heartbeats,
             unreadable=self._unreadable,
             callback_errors=self._callback_errors,
             stale_episodes=self._stale_episodes,
@@ -283,6 +285,7 @@ class Verdicts:
     def heard(self, partition: int, heartbeat: Heartbeat) -> None:
         """Part of `feed.Listener`."""
         self._freshness.arrived(partition, heartbeat)
+        self._heartbeats += 1
         if not self._regime.is_plain:
             self._apply(self._regime_now())
 
