@@ -28,7 +28,7 @@ FETCH_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_RECORDS = 2_000
 # Nobody knows how large a compressed batch is before it is unpacked: not too many at once.
 CHUNK_COMPRESSED_BATCHES = 8
-READ_COMMITTED = 1
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 EARLIEST, LATEST = -2, -1
 
 
@@ -82,11 +82,18 @@ class KafkaReader:
         """See `PartitionReader.first_offset`."""
         return await self._offset(EARLIEST)
 
-    async def _offset(self, which: int) -> int:
+    async def written_offset(self) -> int:
+        """Return the offset after the last record, those of open transactions included."""
+        return await self._offset(LATEST, READ_UNCOMMITTED)
+
+    async def offset_since(self, timestamp_ms: int) -> int:
+        """Return the offset of the first record of that time or later; the end where none is."""
+        offset = await self._offset(timestamp_ms)
+        return offset if offset >= 0 else await self.end_offset()
+
+    async def _offset(self, which: int, isolation: int = READ_COMMITTED) -> int:
         topic, partition = self._tp
-        response = await self._send(
-            OffsetRequest(-1, READ_COMMITTED, [(topic, [(partition, which)])])
-        )
+        response = await self._send(OffsetRequest(-1, isolation, [(topic, [(partition, which)])]))
         (_, code, *rest) = response.topics[0][1][0]
         error = aiokafka.errors.for_code(code)
         if error is not aiokafka.errors.NoError:

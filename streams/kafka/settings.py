@@ -192,6 +192,19 @@ def load_settings(
     return settings
 
 
+def named_settings(
+    environ: Mapping[str, str] | None = None, file: Path | None = None
+) -> frozenset[str]:
+    """Return the names of the settings that a variable or the file gives, defaults left out.
+
+    Raises:
+        InvalidFieldError: as `load_settings`, about the file.
+    """
+    environ = os.environ if environ is None else environ
+    found = [*_from_file(environ, file), *_from_environ(environ)]
+    return frozenset(name for _, name, _ in found)
+
+
 def check_settings(settings: Settings) -> None:
     """Check what one field alone does not show.
 

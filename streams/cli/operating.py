@@ -1,0 +1,329 @@
+"""An operator's event: written where its task lives, or to every partition, and its outcome seen.
+
+A transaction's markers reach its partitions one after the other. So when `tasks` shows that an
+event was folded, what it caused elsewhere may be written and not yet visible: the other topics are
+read up to what is written at that moment, open transactions included.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from schemas.decode import Refusal, decode_event
+from schemas.envelope import rfc3339
+from schemas.errors import InvalidFieldError, UnavailableError
+from schemas.events import partition_subject
+from schemas.fields import NAME_LENGTH_MAX, Mode, Verdict
+from schemas.outputs import DeadLetterDetail, Decision, PolicyRef
+from schemas.state import TaskStateData
+from schemas.topics import Topic
+from streams.cli.exits import AnswerIsNoError
+from streams.cli.options import user
+from streams.cli.reading import LedgerView, Log, Seen, decode_decision
+from streams.kafka.ports import Record
+from streams.kafka.together import write_together
+
+LEDGER_SILENT_AFTER_MS = 30_000
+# No heartbeat of late: a ledger may just be starting, but nobody waits long for one.
+WITHOUT_LEDGER_S = 3.0
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+class Refused(Struct, frozen=True, omit_defaults=True):
+    """Why the ledger did not take an event."""
+
+    reason: str
+    detail: DeadLetterDetail
+
+
+class Written(Struct, frozen=True):
+    """Where an event stands in `events`."""
+
+    partition: int
+    offset: int
+
+
+class TaskOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator's event did to a task. `decisions` are those that it caused."""
+
+    task_id: str
+    event: str
+    written: Written
+    before: TaskStateData
+    after: TaskStateData
+    decisions: list[Decision] = []
+
+
+class PartitionOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What holds in a partition after an event for all of it; `decisions` counts by verdict."""
+
+    partition: int
+    written: Written
+    mode: Mode
+    policy: PolicyRef | None = None
+    decisions: dict[Verdict, int] = {}
+
+
+class AllOutcome(Struct, frozen=True, kw_only=True):
+    """What an event for every partition did."""
+
+    event: str
+    partitions: list[PartitionOutcome]
+
+
+class UnknownTaskError(AnswerIsNoError):
+    """The ledger knows no such task, or no longer."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"TASK: {task_id!r:.220} is not known to the ledger; "
+            "`stoploss tasks --all` lists those that are"
+        )
+
+
+class RefusedEventError(AnswerIsNoError):
+    """The ledger refused an operator's event: it stands in `dead-letters`."""
+
+    def __init__(self, refused: Refused, written: Written) -> None:
+        detail = refused.detail
+        allowed = f"; use {detail.allowed}" if detail.allowed else ""
+        super().__init__(
+            f"{detail.field}: {detail.value} was refused by the ledger ({refused.reason})"
+            f"{allowed} [partition {written.partition} offset {written.offset}]"
+        )
+        self.refused = refused
+
+
+def find_task(view: LedgerView, task_id: str) -> Seen:
+    """Return a task's state.
+
+    Raises:
+        UnknownTaskError: there is none.
+    """
+    if (seen := view.tasks.get(task_id)) is None:
+        raise UnknownTaskError(task_id)
+    return seen
+
+
+async def operate_on_task(
+    log: Log, task_id: str, kind: str, data: Struct, timeout_s: float
+) -> TaskOutcome:
+    """Write an event about a task that the ledger knows; return what it did.
+
+    Args:
+        log: all topics.
+        task_id: its subject.
+        kind: its CloudEvents type.
+        data: of the event.
+        timeout_s: how long the ledger may take.
+
+    Raises:
+        UnknownTaskError: the ledger knows no such task.
+        RefusedEventError: the ledger refused the event.
+        UnavailableError: Kafka or the ledger does not answer in time.
+    """
+    view = await log.ledger_view()
+    seen = find_task(view, task_id)
+    root = _root(view, seen.state)
+    record = _record(log, kind, task_id, root, seen.partition, data)
+    watches = await _watches(log, [seen.partition])
+    written = await _write(log, [record], timeout_s)
+    await _folded(log, view, watches, written, timeout_s)
+    await _raise_if_refused(log, watches, written)
+    decisions = await _caused(log, watches[0], written[0])
+    return TaskOutcome(
+        task_id=task_id,
+        event=kind,
+        written=written[0],
+        before=seen.state,
+        after=find_task(view, task_id).state,
+        decisions=[each for each in decisions if each.task_id == task_id],
+    )
+
+
+async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) -> AllOutcome:
+    """Write an event to every partition in one transaction; return what it did in each.
+
+    Raises:
+        RefusedEventError: a ledger refused the event.
+        UnavailableError: Kafka or a ledger does not answer in time.
+    """
+    view = LedgerView()
+    partitions = list(log.partitions)
+    records = [
+        _record(log, kind, partition_subject(each), partition_subject(each), each, data)
+        for each in partitions
+    ]
+    watches = await _watches(log, partitions)
+    written = await _write(log, records, timeout_s)
+    await _folded(log, view, watches, written, timeout_s)
+    await _raise_if_refused(log, watches, written)
+    outcomes = []
+    for watch, at in zip(watches, written, strict=True):
+        counts: dict[Verdict, int] = {}
+        for decision in await _caused(log, watch, at):
+            counts[decision.verdict] = counts.get(decision.verdict, 0) + 1
+        state = view.partitions[watch.partition]
+        outcomes.append(
+            PartitionOutcome(
+                partition=watch.partition,
+                written=at,
+                mode=state.mode,
+                policy=state.policy,
+                decisions=counts,
+            )
+        )
+    return AllOutcome(event=kind, partitions=outcomes)
+
+
+class _Watch(Struct, frozen=True):
+    """Where the output topics of a partition ended before the event was written."""
+
+    partition: int
+    tasks: int
+    decisions: int
+    dead_letters: int
+
+
+async def _watches(log: Log, partitions: Sequence[int]) -> list[_Watch]:
+    return [
+        _Watch(
+            partition,
+            *[
+                await log.reader(topic, partition).end_offset()
+                for topic in (Topic.TASKS, Topic.DECISIONS, Topic.DEAD_LETTERS)
+            ],
+        )
+        for partition in partitions
+    ]
+
+
+def _root(view: LedgerView, state: TaskStateData) -> str:
+    """Return the outermost ancestor that is known: its id is the key of the whole family."""
+    root, met = state.task_id, {state.task_id}
+    while (parent := state.parent_task_id) is not None and parent not in met:
+        root = parent
+        met.add(parent)
+        if (seen := view.tasks.get(parent)) is None:
+            break
+        state = seen.state
+    return root
+
+
+def _record(log: Log, kind: str, subject: str, root: str, partition: int, data: Struct) -> Record:
+    source = f"stoploss-cli/{user()}@{secrets.token_hex(4)}"[-NAME_LENGTH_MAX:]
+    event = {
+        "specversion": "1.0",
+        "id": secrets.token_hex(16),
+        "source": source,
+        "type": kind,
+        "subject": subject,
+        "time": rfc3339(time.time_ns() // 1_000_000),
+        "data": _present(data),
+    }
+    if root != subject:
+        event["partitionkey"] = root
+    value = _ENCODER.encode(event)
+    decoded = decode_event(value)
+    if isinstance(decoded, Refusal):
+        detail = decoded.detail
+        field = detail.field.removeprefix("data.")
+        raise InvalidFieldError(f"--{field}", detail.value, detail.allowed)
+    return Record(log.settings.topic(Topic.EVENTS), partition, root.encode(), value)
+
+
+def _present(data: Struct) -> dict[str, object]:
+    values = ((name, getattr(data, name)) for name in data.__struct_fields__)
+    return {name: value for name, value in values if value is not None}
+
+
+async def _write(log: Log, records: Sequence[Record], timeout_s: float) -> list[Written]:
+    writer = f"cli-{secrets.token_hex(8)}"
+    offsets = await write_together(log.settings, records, writer, timeout_s)
+    return [
+        Written(record.partition, offset) for record, offset in zip(records, offsets, strict=True)
+    ]
+
+
+async def _folded(
+    log: Log,
+    view: LedgerView,
+    watches: Sequence[_Watch],
+    written: Sequence[Written],
+    timeout_s: float,
+) -> None:
+    """Bring `view` up to date until every event is folded.
+
+    Raises:
+        UnavailableError: that takes too long; it says what is missing.
+    """
+    beats = await log.heartbeats()
+    now_ms = time.time_ns() // 1_000_000
+    silent = [
+        at.partition
+        for at in written
+        if at.partition not in beats or now_ms - beats[at.partition].at_ms > LEDGER_SILENT_AFTER_MS
+    ]
+    within_s = min(timeout_s, WITHOUT_LEDGER_S) if silent else timeout_s
+    missing = {at.partition for at in written}
+    try:
+        async with asyncio.timeout(within_s):
+            for watch, at in zip(watches, written, strict=True):
+                await _folded_in(log, view, watch, at)
+                missing.discard(at.partition)
+    except TimeoutError:
+        where = ", ".join(str(each) for each in sorted(missing))
+        why = (
+            "no ledger is running" if silent else f"the ledger did not get to it in {within_s:g} s"
+        )
+        raise UnavailableError(
+            f"{why} (partitions {where}); the event is written and will count when the ledger "
+            "reads it: do not repeat it; `stoploss doctor` shows more"
+        ) from None
+
+
+async def _folded_in(log: Log, view: LedgerView, watch: _Watch, at: Written) -> None:
+    reader = log.reader(Topic.TASKS, watch.partition, watch.tasks)
+    while True:
+        state = view.partitions.get(watch.partition)
+        if state is not None and state.next_offset > at.offset:
+            return
+        for chunk in await reader.read():
+            for record in chunk.records:
+                view.take(watch.partition, record)
+
+
+async def _raise_if_refused(
+    log: Log, watches: Sequence[_Watch], written: Sequence[Written]
+) -> None:
+    for watch, at in zip(watches, written, strict=True):
+        await _visible(log, Topic.DEAD_LETTERS, watch.partition)
+        for letter in await log.dead_letters(watch.partition, first=watch.dead_letters):
+            if letter.input.offset == at.offset:
+                raise RefusedEventError(Refused(letter.reason, letter.detail), at)
+
+
+async def _caused(log: Log, watch: _Watch, at: Written) -> list[Decision]:
+    await _visible(log, Topic.DECISIONS, watch.partition)
+    found = []
+    async for record in log.records(Topic.DECISIONS, watch.partition, watch.decisions):
+        if record.value is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                decision = decode_decision(record.value).data
+                if decision.input.offset == at.offset:
+                    found.append(decision)
+    return found
+
+
+async def _visible(log: Log, topic: Topic, partition: int) -> None:
+    """Wait until all that is written to a partition now can be read."""
+    reader = log.reader(topic, partition)
+    written = await reader.written_offset()
+    while await reader.end_offset() < written:  # noqa: ASYNC110 - a broker's, not ours
+        await asyncio.sleep(0.01)

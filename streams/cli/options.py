@@ -1,0 +1,51 @@
+"""Options that several commands share, each with one name and one meaning."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.fields import NAME_LENGTH_MAX
+
+DEFAULT_DIR = Path(".stoploss")
+TIMEOUT_S = 10.0
+
+Dir = Annotated[
+    Path,
+    typer.Option(
+        "--dir",
+        metavar="FOLDER",
+        help="The data folder whose Kafka is meant, where STOPLOSS_BOOTSTRAP_SERVERS names none.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
+TimeoutS = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0.1,
+        max=3600,
+        help="How long to wait for Kafka, and for the ledger.",
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="WHO", help="Who says so; your user name if left out."),
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the log.")]
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+
+
+def user() -> str:
+    """Return the name of the operating system's user, "unknown" where there is none."""
+    try:
+        return getpass.getuser()[:NAME_LENGTH_MAX] or "unknown"
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        return "unknown"
+
+
+def named(by: str | None) -> str:
+    """Return who an operator says to be."""
+    return user() if by is None else by

@@ -1,0 +1,181 @@
+"""Topics read by a command: whole, or from a place on, typed."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from schemas.envelope import Envelope
+from schemas.outputs import Breach, DeadLetter, Decision, Heartbeat
+from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
+from schemas.topics import BY_PARTITION, Topic
+from streams.kafka.ports import RawRecord
+from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.settings import Settings
+
+# One heartbeat comes a second for each partition: so many seconds are read back.
+HEARTBEATS_LOOKED_AT = 20
+POLICY_KEY = "policy/"
+PARTITION_KEY = "partition/"
+
+_TASK = msgspec.json.Decoder(Envelope[TaskStateData])
+_PARTITION = msgspec.json.Decoder(Envelope[PartitionStateData])
+_POLICY = msgspec.json.Decoder(Envelope[PolicyStateData], float_hook=Decimal)
+_DECISION = msgspec.json.Decoder(Envelope[Decision])
+_BREACH = msgspec.json.Decoder(Envelope[Breach])
+_HEARTBEAT = msgspec.json.Decoder(Envelope[Heartbeat])
+_DEAD_LETTER = msgspec.json.Decoder(Envelope[DeadLetter])
+
+
+class Seen(Struct, frozen=True):
+    """A task's last state, and where the task lives."""
+
+    partition: int
+    state: TaskStateData
+
+
+class Beat(Struct, frozen=True):
+    """A partition's last heartbeat; `at_ms` is when it was sent, by the ledger's clock."""
+
+    at_ms: int
+    data: Heartbeat
+
+
+class LedgerView:
+    """What `tasks` says: filled record by record, in the order of each partition."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Seen] = {}
+        self.partitions: dict[int, PartitionStateData] = {}
+        self.policies: dict[str, PolicyStateData] = {}
+        self.unreadable = 0
+
+    def __repr__(self) -> str:
+        return f"<LedgerView tasks={len(self.tasks)} partitions={len(self.partitions)}>"
+
+    def take(self, partition: int, record: RawRecord) -> None:
+        """Remember what a record of `tasks` says; one that cannot be read is counted."""
+        key, value = (record.key or b"").decode(errors="replace"), record.value
+        try:
+            if key.startswith(PARTITION_KEY):
+                if value is not None:
+                    self.partitions[partition] = _PARTITION.decode(value).data
+            elif key.startswith(POLICY_KEY):
+                if value is not None:  # kept when its last task goes: another partition may use it
+                    self.policies[key.removeprefix(POLICY_KEY)] = _POLICY.decode(value).data
+            elif value is None:
+                self.tasks.pop(key, None)
+            else:
+                self.tasks[key] = Seen(partition, _TASK.decode(value).data)
+        except msgspec.MsgspecError:
+            self.unreadable += 1
+
+
+class Log:
+    """A connection to the topics of one system."""
+
+    def __init__(self, settings: Settings, client: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+        self.settings = settings
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"<Log {self.settings.bootstrap_servers} {self.settings.topic_prefix}>"
+
+    @property
+    def partitions(self) -> range:
+        """The partitions of `events`, and of what the ledger writes beside it."""
+        name = self.settings.topic(Topic.TASKS)
+        return range(len(self._client.cluster.partitions_for_topic(name)))
+
+    def reader(self, topic: Topic, partition: int, offset: int = 0) -> KafkaReader:
+        """Return a reader of one partition."""
+        return KafkaReader(self._client, self.settings.topic(topic), partition, offset)
+
+    async def records(
+        self, topic: Topic, partition: int, first: int | None = None
+    ) -> AsyncIterator[RawRecord]:
+        """Yield what is committed now, from `first` on, else from the start."""
+        reader = self.reader(topic, partition)
+        begin, end = await reader.first_offset(), await reader.end_offset()
+        reader.seek(begin if first is None else max(first, begin))
+        while reader.offset < end:
+            for chunk in await reader.read():
+                for record in chunk.records:
+                    yield record
+
+    async def ledger_view(self) -> LedgerView:
+        """Return all that `tasks` says."""
+        view = LedgerView()
+        for partition in self.partitions:
+            async for record in self.records(Topic.TASKS, partition):
+                view.take(partition, record)
+        return view
+
+    async def decisions(self, partition: int, task_id: str) -> list[Envelope[Decision]]:
+        """Return a task's decisions that are still there, in order."""
+        return [
+            _DECISION.decode(value)
+            async for value in self._of_task(Topic.DECISIONS, partition, task_id)
+        ]
+
+    async def breaches(self, partition: int, task_id: str) -> list[Envelope[Breach]]:
+        """Return a task's breaches of the last weeks, in order."""
+        return [
+            _BREACH.decode(value)
+            async for value in self._of_task(Topic.BREACHES, partition, task_id)
+        ]
+
+    async def _of_task(self, topic: Topic, partition: int, task_id: str) -> AsyncIterator[bytes]:
+        key = task_id.encode()
+        async for record in self.records(topic, partition):
+            if record.key == key and record.value is not None:
+                yield record.value
+
+    async def heartbeats(self) -> dict[int, Beat]:
+        """Return the last heartbeat of each partition that had one lately."""
+        reader = self.reader(Topic.HEARTBEATS, 0)
+        first = await reader.end_offset() - HEARTBEATS_LOOKED_AT * len(self.partitions)
+        beats = {}
+        async for record in self.records(Topic.HEARTBEATS, 0, max(first, 0)):
+            with contextlib.suppress(ValueError, msgspec.MsgspecError):
+                partition = int((record.key or b"").decode().removeprefix(PARTITION_KEY))
+                if record.value is not None:
+                    data = _HEARTBEAT.decode(record.value).data
+                    beats[partition] = Beat(record.timestamp, data)
+        return beats
+
+    async def dead_letters(
+        self, partition: int, *, first: int | None = None, since_ms: int | None = None
+    ) -> list[DeadLetter]:
+        """Return the dead letters of a partition from an offset or a time on."""
+        if since_ms is not None:
+            first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
+        found = []
+        async for record in self.records(Topic.DEAD_LETTERS, partition, first):
+            if record.value is not None:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    found.append(_DEAD_LETTER.decode(record.value).data)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, topics: Sequence[Topic] = ()) -> AsyncIterator[Log]:
+    """Connect to `topics`, by default all that the ledger reads and writes.
+
+    Raises:
+        UnavailableError: no broker answers, or a topic is missing.
+    """
+    wanted = topics or [*BY_PARTITION, Topic.HEARTBEATS]
+    client = await start_client(settings, [settings.topic(topic) for topic in wanted], "cli")
+    try:
+        yield Log(settings, client)
+    finally:
+        await client.close()
+
+
+def decode_decision(value: bytes) -> Envelope[Decision]:
+    """Return the decision in a record of `decisions`."""
+    return _DECISION.decode(value)

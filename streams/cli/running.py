@@ -1,0 +1,184 @@
+"""`stoploss up` and `stoploss ledger`: what runs until it is told to stop."""
+
+import asyncio
+import contextlib
+import logging
+import shlex
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from streams.cli.exits import Exit, say
+from streams.cli.options import DEFAULT_DIR, Dir, Json
+from streams.cli.place import Place, kafka_is_named, local_settings
+from streams.cli.show import print_json
+from streams.kafka.settings import Settings, load_settings
+from streams.kafka.topics import create_or_check_topics
+from streams.ledger import supervisor
+from streams.ledger.metrics import start_metrics
+from streams.ledger.run import run_ledger
+from streams.local.cluster import LocalCluster
+
+
+class UpAnswer(msgspec.Struct, frozen=True):
+    """Where everything is."""
+
+    bootstrap_servers: str
+    redis_url: str | None
+    dir: str | None
+    topic_prefix: str
+
+
+def up(
+    *,
+    folder: Dir = DEFAULT_DIR,
+    as_json: Json = False,
+) -> None:
+    """Run everything on this machine until Ctrl-C: Kafka, Redis, the topics and the ledger.
+
+    The data stays in the folder. Other commands find it there. With STOPLOSS_BOOTSTRAP_SERVERS set,
+    that Kafka is used and none is started.
+
+    Example: stoploss up --dir ~/stoploss-data
+    """
+    logs_to_stderr()
+    raise typer.Exit(asyncio.run(_up(folder, as_json=as_json)))
+
+
+def ledger(
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=supervisor.WORKERS_MAX,
+            help="Processes that share the partitions; started again when one dies.",
+        ),
+    ] = 1,
+) -> None:
+    """Run the ledger for production: it folds events and publishes decisions.
+
+    Where Kafka is stands in STOPLOSS_BOOTSTRAP_SERVERS or stoploss.toml; while it is away the
+    ledger waits.
+
+    Example: STOPLOSS_BOOTSTRAP_SERVERS=kafka:9092 stoploss ledger --workers 2
+    """
+    logs_to_stderr()
+    supervisor.main(load_settings(), workers)
+
+
+async def _up(folder: Path, *, as_json: bool) -> int:
+    stopped_by = Signals()
+    async with stopped_by.watched(), everything(folder) as place:
+        answer = UpAnswer(
+            place.settings.bootstrap_servers,
+            place.redis_url,
+            None if place.folder is None else str(place.folder),
+            place.settings.topic_prefix,
+        )
+        if as_json:
+            print_json(answer)
+        else:
+            _show(answer)
+        await stopped_by.event.wait()
+        say("stopping …")
+    return stopped_by.exit_code
+
+
+def _show(answer: UpAnswer) -> None:
+    print(f"Kafka   {answer.bootstrap_servers}")
+    if answer.redis_url is not None:
+        print(f"Redis   {answer.redis_url}")
+    if answer.dir is not None:
+        print(f"data    {answer.dir}")
+    print("ledger  running\n")
+    where = "" if answer.dir in (None, str(DEFAULT_DIR)) else f" --dir {shlex.quote(answer.dir)}"
+    print("In another terminal:")
+    print(f"  stoploss import claude-code ~/.claude/projects{where}")
+    print(f"  stoploss watch{where}")
+    print("Ctrl-C ends it.", flush=True)
+
+
+class Signals:
+    """Ctrl-C and SIGTERM as an event: what runs ends in order."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.exit_code = Exit.FINE
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Watch for them while the block runs; a second one is for Python again."""
+        loop = asyncio.get_running_loop()
+        me = asyncio.current_task()
+        assert me is not None
+
+        def told(number: signal.Signals) -> None:
+            if number is signal.SIGINT:
+                self.exit_code = Exit.INTERRUPTED
+            if self.event.is_set():
+                me.cancel()
+            self.event.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, told, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[Place]:
+    """Give a Kafka with topics and a ledger on it, and a Redis; they end with the block.
+
+    Args:
+        folder: of the local cluster, where no Kafka is named.
+        prefix: of the topics; the settings' own where it is left out.
+
+    Raises:
+        AlreadyRunningError: another process runs this folder.
+        InvalidFieldError: a setting or the folder is wrong.
+        UnavailableError: a part cannot be started.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if kafka_is_named():
+            place = Place(settings=load_settings(topic_prefix=prefix))
+        else:
+            cluster = await stack.enter_async_context(LocalCluster(folder))
+            settings = local_settings(cluster.bootstrap_servers)
+            place = Place(settings=settings, folder=folder, redis_url=cluster.redis_url)
+        await _topics(place.settings)
+        await stack.enter_async_context(_ledger(place.settings))
+        yield place
+
+
+async def _topics(settings: Settings) -> None:
+    report = await create_or_check_topics(settings)
+    for difference in report.differences:
+        say(str(difference))
+
+
+@contextlib.asynccontextmanager
+async def _ledger(settings: Settings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    export = start_metrics(settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_ledger(settings, stop=stop, metrics=export.metrics))
+            try:
+                yield
+            finally:
+                stop.set()
+    finally:
+        export.close()
+
+
+def logs_to_stderr() -> None:
+    """Show what the ledger says about itself, and of libraries only what is an error."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("stoploss").setLevel(logging.INFO)

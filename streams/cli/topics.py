@@ -1,0 +1,81 @@
+"""`stoploss topics create`: make the topics, or check those that exist."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.errors import UnavailableError
+from streams.cli.exits import AnswerIsNoError
+from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
+from streams.cli.place import kafka_of
+from streams.cli.show import print_json
+from streams.kafka.topics import TopicsReport, create_or_check_topics
+
+app = typer.Typer()
+
+
+@app.command()
+def create(
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="Of `events` and of what the ledger writes; it never grows later. "
+            "12 by default, 4 for a local Kafka.",
+        ),
+    ] = None,
+    replication: Annotated[
+        int | None,
+        typer.Option(min=-1, max=100, help="Copies of each record; -1 is the broker's default."),
+    ] = None,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Create nothing, only compare.")] = False,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Create the topics that are missing, and compare the settings of the others.
+
+    Nothing that exists is changed: what differs is named, and the exit code is 1.
+
+    Example: STOPLOSS_BOOTSTRAP_SERVERS=kafka:9092 stoploss topics create --replication 3
+    """
+    report = asyncio.run(_create(folder, timeout_s, partitions, replication, create=not check))
+    if as_json:
+        print_json(report)
+    else:
+        _show(report)
+    if not report.fine:
+        wrong = len(report.missing) + len(report.differences)
+        raise AnswerIsNoError(f"topics: {wrong} not as they should be")
+
+
+async def _create(
+    folder: Path, timeout_s: float, partitions: int | None, replication: int | None, *, create: bool
+) -> TopicsReport:
+    async with kafka_of(folder, timeout_s) as place:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await create_or_check_topics(
+                    place.settings, partitions, replication, create=create
+                )
+        except TimeoutError:
+            raise UnavailableError(
+                f"Kafka at {place.settings.bootstrap_servers} did not answer in {timeout_s:g} s"
+            ) from None
+
+
+def _show(report: TopicsReport) -> None:
+    for name in report.created:
+        print(f"created   {name}")
+    for name in report.missing:
+        print(f"missing   {name}")
+    differing = {difference.topic for difference in report.differences}
+    for name in report.existing:
+        if name not in differing:
+            print(f"fine      {name}")
+    for difference in report.differences:
+        print(f"differs   {difference}")

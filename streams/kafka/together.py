@@ -1,0 +1,59 @@
+"""Records that an operator writes: all of them, or none, over several partitions and topics."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import aiokafka.errors
+from aiokafka import AIOKafkaProducer
+
+from schemas.errors import UnavailableError
+from streams.kafka.ports import Record
+from streams.kafka.producers import discard
+from streams.kafka.settings import Settings
+
+
+async def write_together(
+    settings: Settings, records: Sequence[Record], writer: str, within_s: float
+) -> list[int]:
+    """Write `records` in one transaction; return the offset of each, in the order given.
+
+    Args:
+        settings: where.
+        records: to any topics and partitions.
+        writer: names the transaction; two writers at the same time need two names.
+        within_s: the deadline of all of it.
+
+    Raises:
+        UnavailableError: none is visible, or, where the answer to the commit was lost, all are.
+    """
+    producer: Any = AIOKafkaProducer(
+        **settings.producer_kwargs(f"together-{writer}"),
+        transactional_id=f"{settings.topic_prefix}{writer}",
+        transaction_timeout_ms=settings.transaction_timeout_ms,
+    )
+    committing = False
+    try:
+        async with asyncio.timeout(within_s):
+            await producer.start()
+            await producer.begin_transaction()
+            deliveries = [
+                await producer.send(
+                    record.topic, record.value, key=record.key, partition=record.partition
+                )
+                for record in records
+            ]
+            delivered = await asyncio.gather(*deliveries)
+            committing = True
+            await producer.commit_transaction()
+            await producer.stop()
+    except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
+        await discard(producer)
+        what = "it is not known whether it was written" if committing else "nothing was written"
+        raise UnavailableError(
+            f"Kafka at {settings.bootstrap_servers}: {what} ({error!r})"
+        ) from error
+    except BaseException:
+        await discard(producer)
+        raise
+    return [one.offset for one in delivered]
