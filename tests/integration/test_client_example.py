@@ -1,0 +1,87 @@
+"""The example enforcer obeys: it wraps up, explains, and stops."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiokafka
+import msgspec
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from schemas.fields import Verdict
+from schemas.topics import Topic
+from streams.kafka.settings import Settings
+from tests.integration.decisions import Ledger
+
+pytestmark = pytest.mark.integration
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "enforcer.py"
+PATIENCE_S = 60.0
+TOPICS = (Topic.EVENTS, Topic.HEALTH, Topic.DECISIONS, Topic.HEARTBEATS)
+
+
+@pytest.fixture
+async def settings(bootstrap_servers: str, topic_prefix: str) -> Settings:
+    settings = Settings(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    admin = AIOKafkaAdminClient(**settings.admin_kwargs())
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(settings.topic(topic), 1, 1) for topic in TOPICS])
+    finally:
+        await admin.close()
+    return settings
+
+
+async def start(settings: Settings, folder: Path, *options: str) -> asyncio.subprocess.Process:
+    environ = os.environ | {
+        "STOPLOSS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "STOPLOSS_TOPIC_PREFIX": settings.topic_prefix,
+        "PYTHONPATH": str(EXAMPLE.parents[1]),
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLE), "TASK-1", *options, cwd=folder, env=environ
+    )
+
+
+async def next_of(consumer: Any, kind: str, **fields: object) -> dict[str, Any]:  # noqa: ANN401 - aiokafka has no types
+    """The next event of this type whose data has these fields."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            event: dict[str, Any] = msgspec.json.decode((await consumer.getone()).value)
+            if event["type"] == f"stoploss.{kind}" and fields.items() <= event["data"].items():
+                return event
+
+
+async def test_it_wraps_up_at_notice_explains_at_review_and_stops_at_block(
+    settings: Settings, tmp_path: Path
+) -> None:
+    options = ["--phases", "THINK", "PLAN", "--calls", "100000", "--seconds", "0.02"]
+    consumer = aiokafka.AIOKafkaConsumer(settings.topic(Topic.EVENTS), **settings.consumer_kwargs())
+    async with Ledger(settings) as ledger, consumer:
+        process = await start(settings, tmp_path, *options)
+        await next_of(consumer, "phase.usage", phase="THINK")
+        await ledger.decide(("TASK-1", Verdict.NOTICE))
+        await next_of(consumer, "phase.ended", phase="THINK", outcome="completed")
+        await ledger.decide(("TASK-1", Verdict.REVIEW))
+        explained = await next_of(consumer, "task.explained", phase="PLAN")
+        await next_of(consumer, "phase.usage", phase="PLAN")
+        await ledger.decide(("TASK-1", Verdict.BLOCK))
+        await next_of(consumer, "phase.ended", phase="PLAN", outcome="abandoned")
+        await next_of(consumer, "task.ended", outcome="blocked")
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.wait() == 1
+    assert "review: THINK" in explained["data"]["text"]
+
+
+async def test_it_ends_by_itself_where_nothing_is_decided(
+    settings: Settings, tmp_path: Path
+) -> None:
+    process = await start(settings, tmp_path, "--calls", "1", "--seconds", "0")
+    async with asyncio.timeout(PATIENCE_S):
+        assert await process.wait() == 0
+    consumer = aiokafka.AIOKafkaConsumer(settings.topic(Topic.EVENTS), **settings.consumer_kwargs())
+    async with consumer:
+        await next_of(consumer, "task.ended", outcome="completed")
