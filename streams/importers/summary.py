@@ -61,7 +61,7 @@ class ImportSummary(Struct, kw_only=True):
         """Count a line that was skipped; the first ones are named."""
         self.unreadable += 1
         if len(self.unreadable_named) < UNREADABLE_NAMED_MAX:
-            self.unreadable_named.append(Unreadable(path.name, line, reason))
+            self.unreadable_named.append(Unreadable(str(path), line, reason))
 
     def count_cost(self, model: str | None, cost_usd: Decimal | None) -> None:
         """Count a call as priced or not; a call without a price is unknown, never free."""

@@ -60,7 +60,7 @@ def test_a_bad_line_is_named_and_costs_nothing_else(tmp_path: Path, kind: str, b
     assert tokens_by_task(events) == tokens_by_task(good)
     assert [event.data for event in events] == [event.data for event in good]
     assert summary.unreadable == 1
-    assert [(bad.file, bad.line) for bad in summary.unreadable_named] == [("log.jsonl", 2)]
+    assert [(bad.file, bad.line) for bad in summary.unreadable_named] == [(str(path), 2)]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_bad_number_makes_its_line_unreadable(
 def test_a_truncated_last_line_is_named(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "log.jsonl", GOOD[kind], cut=20)
     _, summary = imported(kind, path)
-    assert summary.unreadable_named == [Unreadable("log.jsonl", 3, "the file ends inside it")]
+    assert summary.unreadable_named == [Unreadable(str(path), 3, "the file ends inside it")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,7 +232,7 @@ def test_a_line_longer_than_the_bound_is_passed_over(tmp_path: Path) -> None:
         (3, b"two\n"),
         (5, b"three"),
     ]
-    assert summary.unreadable_named == [Unreadable("log.jsonl", 2, "longer than 1000 bytes")]
+    assert summary.unreadable_named == [Unreadable(str(path), 2, "longer than 1000 bytes")]
 
 
 MEASURE = """
