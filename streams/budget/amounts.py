@@ -30,11 +30,13 @@ def nano_dollars(field: str, value: Decimal) -> int:
     Raises:
         InvalidFieldError: not a number, negative, or above a million dollars.
     """
-    if not value.is_finite() or value.is_signed() or value > COST_USD_MAX:
-        if value.is_zero():  # -0.0
-            return 0
+    if not value.is_finite() or not 0 <= value <= COST_USD_MAX:
         raise InvalidFieldError(field, str(value), f"a number from 0 to {COST_USD_MAX}")
-    return int(value.quantize(_NANO, context=_ROUNDING).scaleb(9, context=_ROUNDING))
+    scaled = value.scaleb(9)
+    amount = int(scaled)
+    if amount == scaled:
+        return amount
+    return int(value.quantize(_NANO, context=_ROUNDING).scaleb(9))
 
 
 def number(amount: int, metric: Metric) -> Number:

@@ -6,8 +6,6 @@ last few, kept as 64-bit hashes. Source: budget model, "Duplicates".
 
 import hashlib
 
-from msgspec import Struct
-
 from schemas.errors import InvalidFieldError
 from schemas.events import Event
 from streams.budget.state import PartitionState, Task
@@ -16,16 +14,8 @@ SEQUENCE_MAX = 2**63 - 1
 SOURCES_MAX = 256  # of one task; every restart of an emitter brings a new one
 
 
-class Mark(Struct, frozen=True, gc=False):
-    """What identifies an event among those of its task: a sequence, else a hash."""
-
-    source: str
-    sequence: int | None
-    hashed: int = 0
-
-
-def mark_of(event: Event) -> Mark:
-    """Return what identifies an event.
+def mark_of(event: Event) -> int:
+    """Return what tells an event apart from others of its source: its sequence, else a hash below 0.
 
     Raises:
         InvalidFieldError: `sequence` is not a number of digits of 63 bits.
@@ -33,28 +23,28 @@ def mark_of(event: Event) -> Mark:
     text = event.sequence
     if text is None:
         digest = hashlib.blake2b(f"{event.source}\n{event.id}".encode(), digest_size=8).digest()
-        return Mark(event.source, None, int.from_bytes(digest))
+        return ~int.from_bytes(digest)
     if not (text.isascii() and text.isdigit()) or (sequence := int(text)) > SEQUENCE_MAX:
         raise InvalidFieldError("sequence", text, f"digits, at most {SEQUENCE_MAX}")
-    return Mark(event.source, sequence)
+    return sequence
 
 
-def is_seen(owner: Task | PartitionState, mark: Mark) -> bool:
+def is_seen(owner: Task | PartitionState, source: str, mark: int) -> bool:
     """Tell whether an event with this mark was folded already."""
-    if mark.sequence is not None:
-        return mark.sequence <= owner.sequences.get(mark.source, -1)
-    return owner.recent is not None and mark.hashed in owner.recent
+    if mark >= 0:
+        return mark <= owner.sequences.get(source, -1)
+    return owner.recent is not None and ~mark in owner.recent
 
 
-def remember(owner: Task | PartitionState, mark: Mark, recent_max: int) -> None:
+def remember(owner: Task | PartitionState, source: str, mark: int, recent_max: int) -> None:
     """Note that the event with this mark is folded."""
-    if mark.sequence is not None:
-        if mark.source not in owner.sequences and len(owner.sequences) >= SOURCES_MAX:
+    if mark >= 0:
+        if source not in owner.sequences and len(owner.sequences) >= SOURCES_MAX:
             del owner.sequences[next(iter(owner.sequences))]
-        owner.sequences[mark.source] = mark.sequence
+        owner.sequences[source] = mark
         return
     if owner.recent is None:
         owner.recent = []
-    owner.recent.append(mark.hashed)
+    owner.recent.append(~mark)
     if len(owner.recent) > recent_max:
         del owner.recent[0]

@@ -52,10 +52,21 @@ from streams.budget.operators import (
 )
 from streams.budget.policy import InvalidPolicyError, policy_from_json
 from streams.budget.state import PartitionState, Task
-from streams.budget.usage import check_amounts, fold_usage
+from streams.budget.usage import fold_usage
 
 __all__ = ["fold", "next_deadline_ms", "open_task_count"]
 
+RareEvent = (
+    TaskStarted
+    | PhaseStarted
+    | PhaseEnded
+    | TaskEnded
+    | TaskGranted
+    | TaskReclassified
+    | TaskExplained
+    | JustificationReviewed
+    | TaskRecovered
+)
 VALUE_LENGTH_MAX = 80
 RESERVED = ("partition/", "policy/")
 
@@ -110,24 +121,20 @@ def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
     if task is None and event.subject.startswith(RESERVED):
         raise InvalidFieldError("subject", event.subject, "a task id")
     mark = mark_of(event)
-    if task is not None and is_seen(task, mark):
+    if task is not None and is_seen(task, event.source, mark):
         return
     state.event_id = event.id
-    task = _apply(state, task, event)
-    remember(task, mark, task.policy.dedupe_recent)
+    if isinstance(event, PhaseUsage):
+        task = fold_usage(state, task, event)
+    else:
+        task = _apply(state, task, event)
+    remember(task, event.source, mark, task.policy.dedupe_recent)
 
 
-def _apply(state: PartitionState, task: Task | None, event: TaskEvent) -> Task:
-    """Refuse, or fold the event into its task, which is opened where nothing named it before."""
+def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:
+    """Refuse an event, or fold it into its task, opened where nothing named it before."""
     policy = state.active_policy if task is None else task.policy
     match event:
-        case PhaseUsage():
-            if task is None or event.data.phase not in task.phases or event.data.attempt:
-                check_phase(task, policy, event.data.phase, event.data.attempt)
-            cost = check_amounts(event.data)
-            task = _touched(state, task, event)
-            fold_usage(state, task, event, cost)
-            return task
         case TaskStarted():
             return _fold_start(state, task, event)
         case PhaseStarted():
@@ -195,7 +202,7 @@ def _fold_partition_event(state: PartitionState, event: PartitionEvent) -> None:
     if isinstance(event, ClockTick):
         return
     mark = mark_of(event)
-    if is_seen(state, mark):
+    if is_seen(state, event.source, mark):
         return
     state.event_id = event.id
     match event:
@@ -207,7 +214,7 @@ def _fold_partition_event(state: PartitionState, event: PartitionEvent) -> None:
             _grant_all(state, event)
         case _:
             assert_never(event)
-    remember(state, mark, state.active_policy.dedupe_recent)
+    remember(state, event.source, mark, state.active_policy.dedupe_recent)
 
 
 def _set_mode(state: PartitionState, event: ModeSet) -> None:

@@ -15,8 +15,15 @@ from msgspec import Struct
 
 from schemas.errors import InvalidFieldError
 from schemas.events import CellLimits
-from schemas.fields import Complexity, Importance, Metric, Scope
-from streams.budget.amounts import AMOUNT_MAX, MILLI_PER_TOKEN, NANO_PER_DOLLAR, nano_dollars
+from schemas.fields import Complexity, Importance, Metric, Scope, Verdict
+from schemas.state import CellState
+from streams.budget.amounts import (
+    AMOUNT_MAX,
+    MILLI_PER_TOKEN,
+    NANO_PER_DOLLAR,
+    nano_dollars,
+    number,
+)
 from streams.budget.ladder import Line, line
 from streams.budget.policy import MULTIPLIER_MAX, Policy
 
@@ -59,6 +66,8 @@ class Limits(Struct, frozen=True):
     task: Lines
     planned: tuple[str, ...]
     low_overrides: tuple[str, ...] = ()  # "THINK.tokens": an override below the computed limit
+    # What `tasks` says of a planned phase of which nothing was used: the same for the whole class.
+    unused: dict[str, list[CellState]] = {}
 
 
 def phase_limit(policy: Policy, task: TaskClass, phase: str, metric: Metric) -> int | None:
@@ -128,6 +137,7 @@ def compute_limits(policy: Policy, task: TaskClass, named: Iterable[str] = ()) -
         task=lines[TASK],
         planned=planned,
         low_overrides=low,
+        unused={name: _unused(name, lines[name]) for name in planned},
     )
 
 
@@ -208,6 +218,14 @@ def _folded(field: str, limits: CellLimits) -> Amounts:
         if amount is not None and not 0 < amount <= AMOUNT_MAX:
             raise InvalidFieldError(f"{field}.{metric}", amount, "a limit above 0")
     return amounts
+
+
+def _unused(name: str, lines: Lines) -> list[CellState]:
+    return [
+        CellState(Scope.PHASE, metric, 0, number(line.limit, metric), Verdict.CONTINUE, name)
+        for metric, line in zip(METRICS, lines, strict=True)
+        if line is not None
+    ]
 
 
 def _computed(policy: Policy, task: TaskClass, phase: str) -> Amounts:

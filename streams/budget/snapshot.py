@@ -213,26 +213,22 @@ _POLICY = msgspec.json.Decoder(_Stored[_StoredPolicy])
 
 
 def _cells(task: Task) -> list[CellState]:
-    found = []
-    for name, index, cell in task.cells():
-        if cell.line is not None:
-            found.append(_cell(task, name, index, cell, cell.line))
-    for name in task.limits.planned:
+    found = [
+        _cell(task, name, index, cell, cell.line)
+        for name, index, cell in task.cells()
+        if cell.line is not None
+    ]
+    for name, cells in task.limits.unused.items():
         if name not in task.phases:
-            for index, limit in enumerate(task.limits.phases[name]):
-                if limit is not None:
-                    found.append(_cell(task, name, index, _UNUSED, limit))
+            found += cells
     return found
-
-
-_UNUSED = Cell()
 
 
 def _cell(task: Task, name: str | None, index: int, cell: Cell, limit: Line) -> CellState:
     metric = METRICS[index]
     used, firm = cell.used, None
     if index == LATENCY:
-        used = used_ms(task, name, cell, task.seen_ms) if cell is not _UNUSED else 0
+        used = used_ms(task, name, cell, task.seen_ms)
         firm = None if cell.firm == cell.level else LEVELS[cell.firm]
     return CellState(
         Scope.TASK if name is None else Scope.PHASE,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
+from schemas.events import PhaseUsageData
 from schemas.fields import (
     Complexity,
     ExecutionOutcome,
@@ -64,6 +65,28 @@ class Counters(Struct, gc=False):
     output_chars: int = 0
     unknown_usage: int = 0
     estimated_usage: int = 0
+
+    def report(self, data: PhaseUsageData, calls: int, cost: int) -> None:
+        """Add one report of usage but for its duration; absent numbers are 0."""
+        self.model_calls += calls
+        if data.input_tokens:
+            self.input_tokens += data.input_tokens
+        if data.cache_read_tokens:
+            self.cache_read_tokens += data.cache_read_tokens
+        if data.cache_write_tokens:
+            self.cache_write_tokens += data.cache_write_tokens
+        if data.output_tokens:
+            self.output_tokens += data.output_tokens
+        if data.reasoning_tokens:
+            self.reasoning_tokens += data.reasoning_tokens
+        if cost:
+            self.cost_usd += cost
+        if data.tool_calls:
+            self.tool_calls += data.tool_calls
+        if data.files_read:
+            self.files_read += data.files_read
+        if data.output_chars:
+            self.output_chars += data.output_chars
 
     def add(self, other: "Counters") -> None:
         """Add another execution's counters to these."""

@@ -1,6 +1,7 @@
 """What was used is added: to its run, its phase, its task and every ancestor.
 
-This is the hot path: nearly all events pass here. Source: budget model, "Words", "Attempts".
+This is the hot path: nearly all events pass here, hence few calls and the amounts in one place.
+Source: budget model, "Words", "Attempts".
 """
 
 from schemas.events import PhaseUsage, PhaseUsageData
@@ -8,33 +9,38 @@ from schemas.fields import ExecutionOutcome
 from streams.budget.amounts import check_usage, metered_milli, nano_dollars
 from streams.budget.decide import settle
 from streams.budget.evaluate import raise_level
-from streams.budget.executions import inferred_execution, phase_of
+from streams.budget.executions import check_phase, inferred_execution, phase_of
 from streams.budget.families import roll_up
+from streams.budget.lifecycle import open_task
 from streams.budget.records import emit_execution
 from streams.budget.state import Execution, PartitionState, Phase, Task
 
 TOKENS, LATENCY, COST = 0, 1, 2
 
 
-def check_amounts(data: PhaseUsageData) -> int:
-    """Return the cost in nano-dollars.
+def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> Task:
+    """Add one report of usage; return its task, opened where nothing named it before.
 
     Raises:
-        InvalidFieldError: a part larger than its whole, or a cost that is no amount of money.
+        InvalidFieldError: an unlisted phase, a part larger than its whole, a cost that is no
+            amount of money; nothing was changed then.
     """
+    data = event.data
+    name, attempt = data.phase, data.attempt
+    phase = None if task is None else task.phases.get(name)
+    if phase is None or attempt is not None:
+        policy = state.active_policy if task is None else task.policy
+        check_phase(task, policy, name, attempt)
     if data.cache_read_tokens or data.cache_write_tokens or data.reasoning_tokens:
         check_usage(data)
-    return 0 if data.cost_usd is None else nano_dollars("data.cost_usd", data.cost_usd)
+    cost = 0 if data.cost_usd is None else nano_dollars("data.cost_usd", data.cost_usd)
 
-
-def fold_usage(state: PartitionState, task: Task, event: PhaseUsage, cost: int) -> None:
-    """Add one report of usage; `cost` is what `check_amounts` returned."""
-    data = event.data
-    name = data.phase
-    phase = task.phases.get(name)
+    if task is None:
+        task = open_task(state, event.subject)
+    state.touch(task)
+    task.last_ms = state.clock_ms
     if phase is None:
         phase = phase_of(task, name)
-    attempt = data.attempt
     execution = phase.current if attempt is None else phase.find(attempt)
     if execution is None:
         execution = inferred_execution(phase, attempt or 1)
@@ -45,9 +51,11 @@ def fold_usage(state: PartitionState, task: Task, event: PhaseUsage, cost: int) 
         data.cache_write_tokens or 0,
         data.output_tokens or 0,
     )
-    execution.metered += metered
     latency_ms = _count(task, execution, data, cost)
-    has_crossed = _add(state, task, name, phase, metered, latency_ms, cost)
+    execution.metered += metered
+    has_crossed = _add(task, phase, metered, latency_ms, cost)
+    if has_crossed:
+        _raise_levels(state, task, name, phase)
     if task.parent is not None and (metered or cost):
         has_crossed |= roll_up(state, task, metered, cost)
     if execution.revision or task.is_ended:
@@ -57,86 +65,57 @@ def fold_usage(state: PartitionState, task: Task, event: PhaseUsage, cost: int) 
         settle(state, task)
         for ancestor in task.ancestors():
             settle(state, ancestor)
+    return task
 
 
 def _count(task: Task, execution: Execution, data: PhaseUsageData, cost: int) -> int:
     """Add to the run's counters; return what counts as latency (of a run without a start)."""
     counters = execution.counters
     calls = 1 if data.model_calls is None else data.model_calls
-    counters.model_calls += calls
-    if data.input_tokens:
-        counters.input_tokens += data.input_tokens
-    if data.cache_read_tokens:
-        counters.cache_read_tokens += data.cache_read_tokens
-    if data.cache_write_tokens:
-        counters.cache_write_tokens += data.cache_write_tokens
-    if data.output_tokens:
-        counters.output_tokens += data.output_tokens
-    if data.reasoning_tokens:
-        counters.reasoning_tokens += data.reasoning_tokens
-    if data.tool_calls:
-        counters.tool_calls += data.tool_calls
-    if data.files_read:
-        counters.files_read += data.files_read
-    if data.output_chars:
-        counters.output_chars += data.output_chars
-    counters.cost_usd += cost
+    counters.report(data, calls, cost)
     if data.usage_known is False:
         counters.unknown_usage += max(calls, 1)
         task.flag("unknown_usage")
     if data.estimated:
         counters.estimated_usage += max(calls, 1)
         task.flag("estimated_usage")
-    return _count_duration(task, execution, data.duration_ms) if data.duration_ms else 0
-
-
-def _count_duration(task: Task, execution: Execution, duration_ms: int) -> int:
-    if not 0 <= duration_ms <= task.policy.clock.execution_max_ms:
+    duration_ms = data.duration_ms
+    if not duration_ms:
+        return 0
+    if not 0 < duration_ms <= task.policy.clock.execution_max_ms:
         execution.skewed = True
         task.flag("clock_skew")
         return 0
-    execution.counters.duration_ms += duration_ms
+    counters.duration_ms += duration_ms
     if execution.opened_ms is not None or execution.ended_ms is not None:
         return 0
     execution.latency_ms += duration_ms
     return duration_ms
 
 
-def _add(
-    state: PartitionState,
-    task: Task,
-    name: str,
-    phase: Phase,
-    metered: int,
-    latency_ms: int,
-    cost: int,
-) -> bool:
-    """Add to the cells; tell whether one of them may have crossed a level."""
-    has_crossed = False
-    phase.tokens.used += metered
-    if phase.tokens.used >= phase.tokens.next_at:
-        raise_level(state, task, name, TOKENS, phase.tokens.used)
-        has_crossed = True
+def _add(task: Task, phase: Phase, metered: int, latency_ms: int, cost: int) -> bool:
+    """Add to the cells; tell whether one of them has come to its next level."""
+    cell, total = phase.tokens, task.tokens
+    cell.used += metered
+    total.used += metered
+    is_due = cell.used >= cell.next_at or total.used >= total.next_at
     if latency_ms:
-        phase.latency.used += latency_ms
-        task.latency.used += latency_ms
-        if phase.latency.used >= phase.latency.next_at:
-            raise_level(state, task, name, LATENCY, phase.latency.used)
-            has_crossed = True
-        if task.latency.used >= task.latency.next_at:
-            raise_level(state, task, None, LATENCY, task.latency.used)
-            has_crossed = True
+        cell, total = phase.latency, task.latency
+        cell.used += latency_ms
+        total.used += latency_ms
+        is_due = is_due or cell.used >= cell.next_at or total.used >= total.next_at
     if cost:
-        phase.cost.used += cost
-        task.cost.used += cost
-        if phase.cost.used >= phase.cost.next_at:
-            raise_level(state, task, name, COST, phase.cost.used)
-            has_crossed = True
-    task.tokens.used += metered
-    if task.tokens.used >= task.tokens.next_at:
-        raise_level(state, task, None, TOKENS, task.tokens.used)
-        has_crossed = True
-    if cost and task.cost.used >= task.cost.next_at:
-        raise_level(state, task, None, COST, task.cost.used)
-        has_crossed = True
-    return has_crossed
+        cell, total = phase.cost, task.cost
+        cell.used += cost
+        total.used += cost
+        is_due = is_due or cell.used >= cell.next_at or total.used >= total.next_at
+    return is_due
+
+
+def _raise_levels(state: PartitionState, task: Task, name: str, phase: Phase) -> None:
+    for index, cell in ((TOKENS, phase.tokens), (LATENCY, phase.latency), (COST, phase.cost)):
+        if cell.used >= cell.next_at:
+            raise_level(state, task, name, index, cell.used)
+    for index, cell in ((TOKENS, task.tokens), (LATENCY, task.latency), (COST, task.cost)):
+        if cell.used >= cell.next_at:
+            raise_level(state, task, None, index, cell.used)
