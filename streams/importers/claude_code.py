@@ -3,9 +3,8 @@
 - One line per content block; each repeats the usage of its message (`message.id`), and in a third
   of them `output_tokens` has grown: the last line of a message counts.
 - A message is complete when four newer ones of the same agent have begun, or with the end of the
-  session. In the sessions seen, blocks of one message are never further apart than one other
-  message, and only where agents write into one file. A block that comes later still is a repeat: it
-  adds nothing. Messages are counted in the order in which they began, so that a transcript that is
+  session. In the sessions seen no message of an agent stands between the blocks of another one of
+  it, so four is wide. A block that comes later still is a repeat: it adds nothing. Messages are counted in the order in which they began, so that a transcript that is
   still growing gives the same events for its beginning every time.
 - Files of a session and of its sub-agents are read side by side, by the times of their lines, each
   in its own order: so that a parent's budget sees a child's usage when it happened.

@@ -18,18 +18,30 @@
   what tells them apart is whether a tool has answered in between.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw
 
 from schemas.events import Event
-from schemas.fields import NAME_LENGTH_MAX, Tokens
+from streams.importers.codex_lines import (
+    CodexLine,
+    Head,
+    Info,
+    Payload,
+    Totals,
+    chars_of,
+    head_of,
+    head_of_file,
+    model_of,
+    next_head,
+    payload_of,
+    read_line,
+)
 from streams.importers.lines import BAD_LINE, Progress, read_lines, why
 from streams.importers.phases import ToolKind, kind_of_tool, strongest
 from streams.importers.recent import RecentKeys
@@ -51,97 +63,8 @@ _TOOL_CALLS = frozenset(
     {"function_call", "custom_tool_call", "local_shell_call", "web_search_call", "tool_search_call"}
 )
 _COPY_TAKES = timedelta(seconds=1)
-_HEAD_LINES = 50
 # Sessions that are open at once, where a file holds several; each takes about 3 KB.
 SESSIONS_OPEN_MAX = 2_000
-_ID_IN_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-Time = Annotated[datetime, Meta(tz=True)]
-
-
-class Totals(Struct, frozen=True):
-    """Tokens, as Codex counts them: the cached are part of the input, reasoning of the output."""
-
-    input_tokens: Tokens = 0
-    cached_input_tokens: Tokens = 0
-    cache_write_input_tokens: Tokens = 0
-    output_tokens: Tokens = 0
-    reasoning_output_tokens: Tokens = 0
-    total_tokens: Tokens = 0
-
-    def since(self, before: Self) -> "Totals | None":
-        """Return what was added since `before`; None where a class of tokens has become fewer."""
-        added = [now - then for now, then in zip(self.key, before.key, strict=True)]
-        return None if min(added[:-1]) < 0 else Totals(*added)
-
-    @property
-    def key(self) -> tuple[int, ...]:
-        """All counts, to compare them by."""
-        return (
-            self.input_tokens,
-            self.cached_input_tokens,
-            self.cache_write_input_tokens,
-            self.output_tokens,
-            self.reasoning_output_tokens,
-            self.total_tokens,
-        )
-
-
-class _Info(Struct, frozen=True):
-    total_token_usage: Totals | None = None
-    last_token_usage: Totals | None = None
-
-
-class _Payload(Struct):
-    type: str = ""
-    info: _Info | None = None
-    name: str = ""
-    arguments: Any = None
-    input: Any = None
-    action: Any = None
-    role: str = ""
-    content: Raw = Raw(b"null")
-
-
-class _Context(Struct):
-    model: Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)] | None = None
-
-
-class _Meta(Struct):
-    id: str = ""
-    session_id: str = ""
-    timestamp: Time | None = None
-    forked_from_id: str | None = None
-    parent_thread_id: str | None = None
-    source: Any = None
-
-
-class _Line(Struct):
-    type: str
-    timestamp: Time | None = None
-    payload: Raw = Raw(b"null")
-
-
-_LINE = msgspec.json.Decoder(_Line)
-_PAYLOAD = msgspec.json.Decoder(_Payload)
-_CONTEXT = msgspec.json.Decoder(_Context)
-_META = msgspec.json.Decoder(_Meta)
-
-
-class _Text(Struct):
-    text: str = ""
-
-
-_TEXTS = msgspec.json.Decoder(list[_Text])
-
-
-class Head(Struct, frozen=True):
-    """What a rollout says about itself in its first lines."""
-
-    session: str
-    began: datetime | None = None
-    parent: str | None = None
-    has_history: bool = False  # of the session it was forked or spawned from
 
 
 class CodexImporter:
@@ -158,7 +81,7 @@ class CodexImporter:
     def recognises(self, line: bytes) -> bool:
         """Whether the line has a type of a rollout, and a payload."""
         try:
-            read = _LINE.decode(line)
+            read = read_line(line)
         except BAD_LINE:
             return False
         return read.type in _KINDS_OF_LINE and bytes(read.payload).startswith(b"{")
@@ -166,7 +89,7 @@ class CodexImporter:
     def read(self, paths: Sequence[Path]) -> Iterator[Event]:
         """Yield the events of each session; a session may go on in a second file."""
         # By time: a parent began before its children, in whatever order the files were named.
-        parts = sorted(((_head(path), path) for path in paths), key=_age)
+        parts = sorted(((head_of_file(path), path) for path in paths), key=_age)
         self._parents = {head.session: head.parent for head, _ in parts}
         last = {head.session: index for index, (head, _) in enumerate(parts)}
         for index, (head, path) in enumerate(parts):
@@ -177,9 +100,9 @@ class CodexImporter:
     def _file(self, head: Head, path: Path) -> Iterator[Event]:
         for line in read_lines(path, self._summary, self._progress):
             try:
-                read = _LINE.decode(line.data)
+                read = read_line(line.data)
                 if read.type == "session_meta":
-                    head = _next_head(head, _head_of(read, path))
+                    head = next_head(head, head_of(read, path))
                 yield from self._session(head).events(read)
             except BAD_LINE as error:
                 reason = why(error, ended=line.ended)
@@ -231,17 +154,14 @@ class _Session:
         self._asked: datetime | None = None  # when the agent last had something to send
         self._time: datetime | None = None
 
-    def events(self, line: _Line) -> Iterator[Event]:
+    def events(self, line: CodexLine) -> Iterator[Event]:
         """Yield what a line completes.
 
         Raises:
             msgspec.MsgspecError: the line is unreadable; nothing of it was counted.
         """
-        payload = _Payload()
-        if line.type in {"event_msg", "response_item"}:
-            payload = _PAYLOAD.decode(line.payload)
-        elif line.type == "turn_context":
-            self._model = _CONTEXT.decode(line.payload).model or self._model
+        payload = payload_of(line)
+        self._model = model_of(line) or self._model
         self._passes(line.timestamp)
         if not self._started:
             self._started = True
@@ -273,7 +193,7 @@ class _Session:
             self._summary.clock_jumps += 1
         self._time = time
 
-    def _reports(self, info: _Info | None) -> Iterator[Event]:
+    def _reports(self, info: Info | None) -> Iterator[Event]:
         if info is None or info.total_token_usage is None:
             if self._called:
                 yield from self._begin(None)
@@ -337,7 +257,7 @@ class _Tools:
         self._kinds: list[ToolKind] = []
         self._chars = 0
 
-    def used(self, payload: _Payload) -> None:
+    def used(self, payload: Payload) -> None:
         arguments = payload.arguments if payload.arguments is not None else payload.input
         action = payload.action if isinstance(payload.action, dict) else _object(arguments)
         command = action.get("command", action.get("cmd", ""))
@@ -347,7 +267,7 @@ class _Tools:
         self._chars += len(arguments) if isinstance(arguments, str) else 0
 
     def said(self, content: Raw) -> None:
-        self._chars += sum(len(part.text) for part in _TEXTS.decode(content))
+        self._chars += chars_of(content)
 
     def move_to(self, call: Call) -> None:
         if self._kinds:
@@ -375,7 +295,7 @@ def _script(words: list[Any]) -> str | None:
     return None
 
 
-def _asks(payload: _Payload) -> bool:
+def _asks(payload: Payload) -> bool:
     """Whether the line gives the model something to answer: a tool's result, a user's words."""
     return payload.type.endswith("_output") or payload.type == "user_message"
 
@@ -387,44 +307,6 @@ def _task_id(session: str) -> str:
 def _age(part: tuple[Head, Path]) -> tuple[bool, datetime, str]:
     head, path = part
     return head.has_history, head.began or NO_TIME, str(path)
-
-
-def _head(path: Path) -> Head:
-    for line in read_lines(path):
-        try:
-            read = _LINE.decode(line.data)
-            if read.type == "session_meta":
-                return _head_of(read, path)
-        except BAD_LINE:
-            pass  # it is counted when the file is imported
-        if line.number >= _HEAD_LINES:
-            break
-    return Head(_id_of(path))
-
-
-def _head_of(line: _Line, path: Path) -> Head:
-    meta = _META.decode(line.payload)
-    source = meta.source if isinstance(meta.source, dict) else {}
-    subagent = source.get("subagent")
-    spawn = subagent.get("thread_spawn") if isinstance(subagent, dict) else None
-    spawned_by = spawn.get("parent_thread_id") if isinstance(spawn, dict) else None
-    parent = meta.parent_thread_id or spawned_by
-    session = meta.id or meta.session_id or _id_of(path)
-    parent = parent if isinstance(parent, str) and parent != session else None
-    has_history = parent is not None or meta.forked_from_id is not None
-    return Head(session, meta.timestamp or line.timestamp, parent, has_history)
-
-
-def _next_head(head: Head, found: Head) -> Head:
-    """Return whose lines follow: a copied history names its own session, an older one."""
-    copied = head.has_history and (found.began or NO_TIME) <= (head.began or NO_TIME)
-    return head if copied else found
-
-
-def _id_of(path: Path) -> str:
-    """Return the session's id from its file's name, where the first lines are lost."""
-    found = _ID_IN_NAME.findall(path.name)
-    return found[-1] if found else path.name
 
 
 def _root(session: str, parents: dict[str, str | None]) -> str:
