@@ -1,0 +1,64 @@
+"""The sign that a partition is alive: at most one a second, outside of the transactions."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from schemas.envelope import Envelope, rfc3339
+from schemas.errors import UnavailableError
+from schemas.fields import Fail, Mode
+from schemas.outputs import Heartbeat
+from schemas.topics import Topic
+from streams.kafka.appender import Appender
+from streams.kafka.ports import Record
+from streams.kafka.settings import Settings
+from streams.ledger.publish import ENCODER, SOURCE
+
+HEARTBEAT_EVERY_S = 1.0
+HEARTBEAT_PARTITION = 0  # the topic has one
+
+
+class Standing(Struct, frozen=True):
+    """What of a partition is committed: nobody is told of what may still be taken back."""
+
+    mode: Mode
+    fail: Fail
+    clock_ms: int
+    next_offset: int
+
+
+def heartbeat_record(
+    settings: Settings, partition: int, standing: Standing, wall_ms: int
+) -> Record:
+    """Return a heartbeat; its id names the second, so that it never repeats."""
+    clock = rfc3339(standing.clock_ms)
+    envelope = Envelope(
+        id=f"heartbeat-{partition}-{wall_ms}",
+        source=SOURCE,
+        type="stoploss.heartbeat",
+        subject=f"partition/{partition}",
+        time=clock,
+        data=Heartbeat(
+            mode=standing.mode,
+            fail=standing.fail,
+            clock=clock,
+            next_offset=standing.next_offset,
+        ),
+    )
+    key = f"partition/{partition}".encode()
+    topic = settings.topic(Topic.HEARTBEATS)
+    return Record(topic, HEARTBEAT_PARTITION, key, ENCODER.encode(envelope))
+
+
+async def beat(
+    appender: Appender, settings: Settings, partition: int, standing: Callable[[], Standing]
+) -> None:
+    """Send one heartbeat a second until cancelled; one that cannot be delivered is left out."""
+    while True:
+        wall_ms = time.time_ns() // 1_000_000
+        with contextlib.suppress(UnavailableError):  # its absence is the message
+            await appender.append(heartbeat_record(settings, partition, standing(), wall_ms))
+        await asyncio.sleep(HEARTBEAT_EVERY_S)

@@ -1,0 +1,172 @@
+"""What can be measured of a ledger from outside: OpenTelemetry instruments, and where they go.
+
+No instrument is called per event: a call costs a microsecond, an event three.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import prometheus_client
+from msgspec import Struct
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+
+from schemas.errors import InvalidFieldError
+from schemas.fields import Mode
+from streams.kafka.settings import Settings
+from streams.ledger.health import Health
+
+log = logging.getLogger("stoploss.ledger")
+
+OTLP_EVERY_MS = 10_000
+PROMETHEUS_PORT_DEFAULT = 9464
+MS_BUCKETS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240)
+MODES: dict[Mode, int] = {mode: index for index, mode in enumerate(Mode)}
+HEALTHS: dict[Health, int] = {health: index for index, health in enumerate(Health)}
+
+
+class PartitionFigures(Struct):
+    """What a partition looks like now; read when metrics are collected."""
+
+    open_tasks: int = 0
+    lag: int = 0
+    next_offset: int = 0
+    mode: Mode = Mode.OBSERVE
+
+
+class LedgerMetrics:
+    """The instruments; partitions and health are looked at when somebody collects."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._partitions: dict[int, PartitionFigures] = {}
+        self._health: Callable[[], Health] = lambda: Health.STARTING
+        self._events = meter.create_counter("stoploss.ledger.events", unit="{event}")
+        self._batches = meter.create_counter("stoploss.ledger.batches", unit="{batch}")
+        self._records = meter.create_counter("stoploss.ledger.records", unit="{record}")
+        self._dead_letters = meter.create_counter("stoploss.ledger.dead_letters", unit="{record}")
+        self._failures = meter.create_counter("stoploss.ledger.batch_failures", unit="{batch}")
+        self._commit_ms = meter.create_histogram("stoploss.ledger.commit", unit="ms")
+        self._latency_ms = meter.create_histogram("stoploss.ledger.event_to_commit", unit="ms")
+        self._restore_ms = meter.create_histogram("stoploss.ledger.restore", unit="ms")
+        self._observe(meter, "stoploss.ledger.lag", "{event}", lambda figures: figures.lag)
+        self._observe(meter, "stoploss.ledger.open_tasks", "{task}", lambda p: p.open_tasks)
+        self._observe(meter, "stoploss.ledger.mode", "1", lambda p: MODES[p.mode])
+        meter.create_observable_gauge(
+            "stoploss.ledger.partitions_owned", [self._observe_owned], unit="{partition}"
+        )
+        meter.create_observable_gauge("stoploss.ledger.health", [self._observe_health], unit="1")
+
+    def watch_health(self, health: Callable[[], Health]) -> None:
+        """Say where the state of the process is looked up."""
+        self._health = health
+
+    def owned(self, partition: int, restore_ms: float) -> PartitionFigures:
+        """A partition was restored; whoever owns it keeps the figures up to date."""
+        self._restore_ms.record(restore_ms, {"partition": partition})
+        return self._partitions.setdefault(partition, PartitionFigures())
+
+    def released(self, partition: int) -> None:
+        """A partition is another's, or nobody's, now."""
+        self._partitions.pop(partition, None)
+
+    def committed(
+        self,
+        partition: int,
+        *,
+        events: int,
+        records: int,
+        commit_ms: float,
+        latency_ms: float | None,
+        dead_letters: Counter[str],
+    ) -> None:
+        """Count one committed batch; `latency_ms` is that of its oldest event."""
+        attributes = {"partition": partition}
+        self._events.add(events, attributes)
+        self._batches.add(1, attributes)
+        self._records.add(records, attributes)
+        self._commit_ms.record(commit_ms)
+        if latency_ms is not None:
+            self._latency_ms.record(latency_ms)
+        for reason, count in dead_letters.items():
+            self._dead_letters.add(count, {"reason": reason})
+
+    def failed(self, partition: int, kind: str) -> None:
+        """Count a batch that was not confirmed, or a partition that was lost."""
+        self._failures.add(1, {"partition": partition, "kind": kind})
+
+    def _observe(
+        self, meter: Meter, name: str, unit: str, read: Callable[[PartitionFigures], int]
+    ) -> None:
+        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            for partition, figures in list(self._partitions.items()):
+                yield Observation(read(figures), {"partition": partition})
+
+        meter.create_observable_gauge(name, [observe], unit=unit)
+
+    def _observe_owned(self, _options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(len(self._partitions))
+
+    def _observe_health(self, _options: CallbackOptions) -> Iterable[Observation]:
+        state = self._health()
+        yield Observation(HEALTHS[state], {"state": state.value})
+
+
+class MetricsExport:
+    """The instruments of one process, and where they go; `close` sends what is left."""
+
+    def __init__(self, readers: Sequence[MetricReader], close: Callable[[], None]) -> None:
+        buckets = ExplicitBucketHistogramAggregation(MS_BUCKETS)
+        self._provider = MeterProvider(
+            metric_readers=readers,
+            resource=Resource.create({"service.name": "stoploss-ledger"}),
+            views=[View(instrument_unit="ms", instrument_name="*", aggregation=buckets)],
+            shutdown_on_exit=False,
+        )
+        self._close = close
+        self.metrics = LedgerMetrics(self._provider.get_meter("stoploss.ledger"))
+
+    def close(self) -> None:
+        """Send what is left, and give the port back."""
+        self._provider.shutdown()
+        self._close()
+
+
+def start_metrics(settings: Settings, worker: int = 0) -> MetricsExport:
+    """Start exporting: OTLP where an endpoint is configured, a Prometheus endpoint otherwise.
+
+    Args:
+        settings: says which.
+        worker: several processes of one machine use ports one after the other.
+
+    Raises:
+        InvalidFieldError: the port that was asked for is taken.
+    """
+    if settings.otlp_endpoint is not None:
+        exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint)
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=OTLP_EVERY_MS)
+        return MetricsExport([reader], lambda: None)
+    port = (settings.prometheus_port or PROMETHEUS_PORT_DEFAULT) + worker
+    registry = prometheus_client.CollectorRegistry()
+    try:
+        server, thread = prometheus_client.start_http_server(
+            port, settings.prometheus_host, registry
+        )
+    except OSError as error:
+        if settings.prometheus_port is not None:
+            raise InvalidFieldError("prometheus_port", port, f"a free port ({error})") from None
+        log.info("ledger: no metrics endpoint: port %s is taken; STOPLOSS_PROMETHEUS_PORT", port)
+        return MetricsExport([], lambda: None)
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    log.info("ledger: metrics at http://%s:%s/metrics", settings.prometheus_host, port)
+    return MetricsExport([PrometheusMetricReader(registry=registry)], close)

@@ -1,0 +1,343 @@
+"""One partition of `events`, from assignment to release: fence, restore, then read, fold, commit.
+
+Everything that goes wrong ends in the same place: the state and the producer are thrown away, and
+the partition is taken over again, from the topic.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.decode import Refusal, decode_event
+from schemas.errors import StoplossError, UnavailableError
+from schemas.topics import Topic
+from streams.budget.effects import Refused
+from streams.budget.fold import fold, open_task_count
+from streams.budget.policy import Policy
+from streams.budget.snapshot import drain_changes
+from streams.budget.state import PartitionState
+from streams.kafka.appender import Appender
+from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
+from streams.kafka.ports import Chunk
+from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.session import KafkaWriter
+from streams.kafka.settings import Settings
+from streams.ledger.batch import OpenBatch
+from streams.ledger.health import LedgerHealth
+from streams.ledger.heartbeat import Standing, beat
+from streams.ledger.inbox import Inbox
+from streams.ledger.metrics import LedgerMetrics, PartitionFigures
+from streams.ledger.publish import Publisher
+from streams.ledger.restore import restore_partition
+from streams.ledger.ticks import policy_record, tick
+
+log = logging.getLogger("stoploss.ledger")
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 5.0
+# What an enforcer or a person waits for; everything else can wait for company (see `batch`).
+URGENT = frozenset({Topic.DECISIONS, Topic.BREACHES, Topic.DEAD_LETTERS})
+
+
+class Shared(Struct, frozen=True):
+    """What the partitions of one process have in common."""
+
+    settings: Settings
+    default_policy: Policy
+    appender: Appender
+    metrics: LedgerMetrics
+    health: LedgerHealth
+    freeze: bool  # whether the process is ours, so that its garbage collector may be told things
+
+
+class PartitionWorker:
+    """Owns a partition until it is released."""
+
+    def __init__(self, shared: Shared, partition: int) -> None:
+        self._shared = shared
+        self.partition = partition
+        self.next_offset: int | None = None  # committed, for lag tools
+        self._released = asyncio.Event()
+        self._inbox = Inbox()
+        self._name = f"partition {partition}"
+        self._failures = 0
+        self._taking_over: asyncio.Task[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PartitionWorker {self.partition} next_offset={self.next_offset}>"
+
+    def release(self) -> None:
+        """Finish the open batch and let go; `run` returns soon."""
+        self._released.set()
+        self._inbox.wake()
+        if self._taking_over is not None:
+            self._taking_over.cancel()  # there is no batch yet; restoring may take long
+
+    async def run(self) -> None:
+        """Own the partition until `release`; whatever goes wrong is said, and tried again."""
+        try:
+            while not self._released.is_set():
+                pause_s = await self._own_once()
+                await self._pause(pause_s)
+        except asyncio.CancelledError:
+            if not self._released.is_set():
+                raise
+        finally:
+            self._shared.health.gone(self._name)
+            self._shared.metrics.released(self.partition)
+
+    async def _own_once(self) -> float:
+        """Own the partition until something ends it; return how long to wait before the next time."""
+        settings = self._shared.settings
+        try:
+            await self._own()
+        except FencedError as error:
+            # Either the group has moved on and will tell us soon, or our own transaction ran out
+            # of time. In both cases: not before we must have heard.
+            log.warning("ledger: %s; its state is dropped", error)
+            self._shared.metrics.failed(self.partition, "fenced")
+            return settings.heartbeat_interval_ms * 2 / 1000
+        except UnconfirmedBatchError as error:
+            log.warning("ledger: %s; the state is restored from the topic", error)
+            self._shared.metrics.failed(self.partition, "unconfirmed")
+        except UnavailableError as error:
+            self._shared.health.away(self._name, error)
+        except StoplossError as error:
+            log.error("ledger: partition %s stands still: %s", self.partition, error)  # noqa: TRY400 - one line
+            self._shared.metrics.failed(self.partition, "stopped")
+        except Exception:
+            # A mistake of ours about one partition leaves the others alone; the state is suspect.
+            log.exception("ledger: partition %s", self.partition)
+            self._shared.metrics.failed(self.partition, "mistake")
+        self._failures += 1
+        return min(BACKOFF_FIRST_S * 2.0 ** (self._failures - 1), BACKOFF_MAX_S)
+
+    async def _pause(self, pause_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._released.wait()
+
+    async def _own(self) -> None:
+        settings = self._shared.settings
+        events, tasks = settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)
+        self._taking_over = asyncio.current_task()
+        client = await start_client(settings, [events, tasks], f"reader-{self.partition}")
+        writer = KafkaWriter(settings, self.partition)
+        try:
+            started_s = time.monotonic()
+            await writer.fence()  # 1. the predecessor has ended, with its open transaction
+            reader = KafkaReader(client, tasks, self.partition)
+            state = await restore_partition(
+                reader, self.partition, self._shared.default_policy
+            )  # 2. what it committed
+            if self._shared.freeze:
+                gc.freeze()  # what was restored lives long: not to be looked through again
+            reader = KafkaReader(client, events, self.partition, state.next_offset)  # 3.
+            restore_ms = (time.monotonic() - started_s) * 1000
+            figures = self._shared.metrics.owned(self.partition, restore_ms)
+            log.info(
+                "ledger: partition %s: %s tasks restored in %.0f ms; goes on at offset %s",
+                self.partition,
+                len(state.tasks),
+                restore_ms,
+                state.next_offset,
+            )
+            self._shared.health.back(self._name)
+            self._inbox = Inbox()
+            self._taking_over = None
+            run = _Run(self._shared, state, writer, self._inbox, figures, self._committed)
+            await self._together(  # 4.
+                run.process(self._released),
+                self._pump(reader, run),
+                self._append_policy(state),
+                tick(self._shared.appender, settings, state, lambda: bool(self._inbox)),
+                beat(self._shared.appender, settings, self.partition, lambda: run.standing),
+            )
+        finally:
+            self._taking_over = None
+            await writer.close()
+            await client.close()
+
+    async def _together(
+        self, main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]
+    ) -> None:
+        """Run `main` with the others beside it; the first error of any of them is the error."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(other) for other in others]
+                await main
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+
+    def _committed(self, next_offset: int) -> None:
+        self.next_offset = next_offset
+        self._failures = 0
+
+    async def _pump(self, reader: KafkaReader, run: "_Run") -> None:
+        """Read ahead into the inbox, until cancelled."""
+        failures = 0
+        while True:
+            try:
+                chunks = await reader.read()
+            except UnavailableError as error:
+                self._shared.health.away(self._name, error)
+                await asyncio.sleep(min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
+                failures = min(failures + 1, 10)
+                continue
+            except OffsetGoneError as gone:
+                if gone.offset > gone.end:
+                    raise  # `events` is not the topic that the state is about
+                log.error(  # noqa: TRY400 - one line
+                    "ledger: partition %s: retention deleted events %s to %s before they were "
+                    "folded",
+                    self.partition,
+                    gone.offset,
+                    gone.first - 1,
+                )
+                self._shared.metrics.failed(self.partition, "events_lost")
+                reader.seek(gone.first)
+                continue
+            if failures:
+                failures = 0
+            self._shared.health.back(self._name)
+            for chunk in chunks:
+                run.end_offset = chunk.end_offset
+                await self._inbox.put(chunk)
+
+    async def _append_policy(self, state: PartitionState) -> None:
+        """Append the built-in policy where there is none yet; it counts when it comes back."""
+        if state.policy is not None:
+            return
+        wall_ms = time.time_ns() // 1_000_000
+        record = policy_record(
+            self._shared.settings, self.partition, self._shared.default_policy, wall_ms
+        )
+        while True:
+            with contextlib.suppress(UnavailableError):
+                await self._shared.appender.append(record)
+                return
+            await asyncio.sleep(BACKOFF_MAX_S)
+
+
+class _Run:
+    """The state of an owned partition, and what moves it on."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        state: PartitionState,
+        writer: KafkaWriter,
+        inbox: Inbox,
+        figures: PartitionFigures,
+        committed: Callable[[int], None],
+    ) -> None:
+        self._shared, self._state, self._writer = shared, state, writer
+        self._inbox, self._figures, self._on_committed = inbox, figures, committed
+        self._publisher = Publisher(shared.settings, state.partition)
+        self._open: OpenBatch | None = None
+        self._lag = 0
+        self.end_offset = state.next_offset
+        self._stand()
+
+    async def process(self, released: asyncio.Event) -> None:
+        """Fold what comes in and commit it, until released; then commit what is open."""
+        clock = asyncio.get_running_loop().time
+        while not released.is_set():
+            wait_s = None
+            if self._open is not None:
+                wait_s = max(0.0, self._open.due_in_s(clock(), lag=self._lag))
+            chunk = await self._inbox.get(wait_s)
+            if chunk is not None:
+                self._fold(chunk, clock())
+            if self._open is None:
+                continue
+            if self._open.due_in_s(clock(), lag=self._lag) <= 0:
+                await self._commit()
+            else:
+                await asyncio.sleep(0)  # the other partitions' turn
+        if self._open is not None:
+            await self._commit()
+
+    def _fold(self, chunk: Chunk, now_s: float) -> None:
+        self._lag = max(0, chunk.end_offset - chunk.next_offset)
+        if not chunk.records:
+            return
+        if self._open is None:
+            self._open = OpenBatch(now_s)
+        batch, state = self._open, self._state
+        if batch.first_append_ms is None:
+            batch.first_append_ms = chunk.records[0].timestamp
+        for record in chunk.records:
+            assert record.offset >= state.next_offset, "an offset came twice"
+            event = decode_event(record.value, record.headers)
+            effects = fold(state, event, offset=record.offset, append_ms=record.timestamp)
+            if effects:
+                traceparent = None if isinstance(event, Refusal) else event.traceparent
+                batch.add(self._publisher.records(effects, state.clock_ms, record, traceparent))
+                for effect in effects:
+                    if effect.topic in URGENT:
+                        batch.urgent = True
+                        if isinstance(effect.data, Refused):
+                            batch.dead_letters[effect.data.reason] += 1
+        batch.events += len(chunk.records)
+
+    async def _commit(self) -> None:
+        open_batch, self._open = self._open, None
+        assert open_batch is not None
+        state = self._state
+        batch = self._writer.batch()
+        for record in open_batch.records:
+            batch.produce(record)
+        changes = self._publisher.records(drain_changes(state), state.clock_ms)
+        for record in changes:
+            batch.produce(record)
+        next_offset = state.next_offset
+        started_s = time.monotonic()
+        await batch.commit()
+        assert state.next_offset == next_offset, "folded while committing"
+        self._stand()
+        self._on_committed(next_offset)
+        self._shared.metrics.committed(
+            state.partition,
+            events=open_batch.events,
+            records=len(open_batch.records) + len(changes),
+            commit_ms=(time.monotonic() - started_s) * 1000,
+            latency_ms=_age_ms(open_batch.first_append_ms),
+            dead_letters=open_batch.dead_letters,
+        )
+
+    def _stand(self) -> None:
+        """Note what is committed now."""
+        state = self._state
+        self.standing = Standing(
+            state.mode, state.active_policy.fail, state.clock_ms, state.next_offset
+        )
+        self._figures.mode = state.mode
+        self._figures.open_tasks = open_task_count(state)
+        self._figures.next_offset = state.next_offset
+        self._figures.lag = max(0, self.end_offset - state.next_offset)
+
+
+def _age_ms(append_ms: int | None) -> float | None:
+    """Return how old an event is by the wall clock, which may be behind the broker's."""
+    if append_ms is None:
+        return None
+    return max(0.0, time.time_ns() / 1e6 - append_ms)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what went wrong first and alone matters; a fence before everything else."""
+    flat = [
+        _first(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in errors.exceptions
+    ]
+    fenced = [error for error in flat if isinstance(error, FencedError)]
+    return (fenced or flat)[0]

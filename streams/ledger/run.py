@@ -1,0 +1,176 @@
+"""The ledger as a coroutine, and as a process: it waits for Kafka, and ends when it is told to."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiokafka.errors
+
+from schemas.errors import UnavailableError
+from schemas.topics import Topic
+from streams.budget.policy import builtin_policy
+from streams.kafka.appender import Appender
+from streams.kafka.reader import start_client
+from streams.kafka.settings import Settings
+from streams.ledger.assignment import Assignment
+from streams.ledger.health import LedgerHealth
+from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
+from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
+
+log = logging.getLogger("stoploss.ledger")
+
+CLOSE_WITHIN_S = 3.0
+# Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
+GC_THRESHOLDS = (50_000, 20, 50)
+
+
+async def run_ledger(
+    settings: Settings,
+    *,
+    stop: asyncio.Event | None = None,
+    metrics: LedgerMetrics | None = None,
+    health: LedgerHealth | None = None,
+    own_process: bool = False,
+) -> None:
+    """Fold `events` until `stop` is set; waits for Kafka where it is away, at the start and later.
+
+    Args:
+        settings: where, and under which prefix.
+        stop: set it to end: open batches are finished or aborted within `stop_deadline_ms`.
+        metrics: where the figures go; nowhere where left out.
+        health: tells how it is.
+        own_process: whether the garbage collector may be tuned for this alone.
+    """
+    stop = asyncio.Event() if stop is None else stop
+    metrics = MetricsExport([], lambda: None).metrics if metrics is None else metrics
+    health = LedgerHealth() if health is None else health
+    watched = health
+    metrics.watch_health(lambda: watched.state)
+    if own_process:
+        gc.set_threshold(*GC_THRESHOLDS)
+    shared = Shared(
+        settings=settings,
+        default_policy=builtin_policy(),
+        appender=Appender(settings, "ledger-appender"),
+        metrics=metrics,
+        health=health,
+        freeze=own_process,
+    )
+    failures = 0
+    try:
+        while not stop.is_set():
+            try:
+                await _serve(shared, stop)
+            except (aiokafka.errors.KafkaError, UnavailableError, OSError) as error:
+                health.away("group", _said(error))
+                await _wait(stop, min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
+                failures = min(failures + 1, 10)
+            else:
+                failures = 0
+    finally:
+        health.stopping()
+        await shared.appender.close()
+
+
+async def _serve(shared: Shared, stop: asyncio.Event) -> None:
+    """Be a member of the group until `stop`, or until something is wrong with the group.
+
+    Raises:
+        KafkaError: of the group.
+        UnavailableError: no broker answers, or there is no topic.
+    """
+    settings = shared.settings
+    # A consumer that asks for a topic which does not exist may create it, with wrong settings.
+    client = await start_client(
+        settings, [settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)], "ledger-start"
+    )
+    await client.close()
+    async with asyncio.TaskGroup() as group:
+        assignment = Assignment(shared, group)
+        try:
+            await assignment.start()
+            shared.health.back("group")
+            failed = await _first_of(stop.wait(), assignment.watch())
+        finally:
+            if stop.is_set():
+                shared.health.stopping()
+            await assignment.release(settings.stop_deadline_ms / 1000)
+            await assignment.close(CLOSE_WITHIN_S)
+    if failed is not None:
+        raise failed
+
+
+async def _first_of(
+    wanted: Coroutine[Any, Any, Any], watched: Coroutine[Any, Any, Any]
+) -> aiokafka.errors.KafkaError | None:
+    """Wait until either ends; return what `watched` failed with."""
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(wanted), loop.create_task(watched)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[1].done():
+            return None
+        error = tasks[1].exception()
+        if isinstance(error, aiokafka.errors.KafkaError):
+            return error
+        assert error is not None, "watching ends by an error only"
+        raise error
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _wait(stop: asyncio.Event, wait_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await stop.wait()
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def run_process(settings: Settings, worker: int = 0, stop_fd: int | None = None) -> None:
+    """Run a ledger in this process until SIGTERM or SIGINT, or until `stop_fd` becomes readable.
+
+    Args:
+        settings: of the ledger.
+        worker: which of several on this machine, for its metrics port.
+        stop_fd: readable when the parent process has ended.
+
+    Raises:
+        InvalidFieldError: the metrics port that was asked for is taken.
+    """
+    # Its own lines about an absent broker, several a second; ours are one per change.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    export = start_metrics(settings, worker)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_until_told(settings, export.metrics, stop_fd))
+    finally:
+        export.close()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return how to make the fastest event loop there is on this platform."""
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - it does not exist on Windows
+
+    return uvloop.new_event_loop
+
+
+async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if stop_fd is not None:
+        loop.add_reader(stop_fd, stop.set)
+    await run_ledger(settings, stop=stop, metrics=metrics, own_process=True)
