@@ -1,9 +1,9 @@
 """CloudEvents 1.0 in structured mode: the envelope of everything that comes out."""
 
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Data = TypeVar("Data")
 
@@ -20,7 +20,7 @@ class Envelope(Struct, Generic[Data], kw_only=True, omit_defaults=False):
     source: str
     type: str
     subject: str
-    time: str
+    time: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
     traceparent: str | UnsetType = UNSET
     data: Data
 

@@ -8,10 +8,11 @@ than its whole) and of decimals are the fold's, which refuses with the same kind
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from schemas.fields import (
     LIMIT_MAX,
+    NAME_LENGTH_MAX,
     PHASES_MAX,
     Attempt,
     Complexity,
@@ -50,9 +51,8 @@ class CellLimits(Struct, frozen=True, forbid_unknown_fields=True):
     cost_usd: Decimals | None = None
 
 
+# A factory in the fields below, because msgspec's JSON Schema cannot write a Raw default.
 NO_OVERRIDES = Raw(b"null")
-
-
 PhaseLimits = Annotated[
     dict[Name, CellLimits],
     Meta(max_length=PHASES_MAX + 1, description='By phase, or by "task" for the whole task'),
@@ -71,7 +71,8 @@ class TaskStartedData(Struct, frozen=True):
     )
     parent_task_id: TaskId | None = None
     budget_multiplier: Decimals | None = None
-    budget_overrides: Raw = NO_OVERRIDES  # msgspec cannot tell Raw from None: `null` stays Raw
+    # msgspec cannot tell Raw from None: `null` stays Raw.
+    budget_overrides: Raw = field(default_factory=lambda: NO_OVERRIDES)
     owner: Name | None = None
     team: Name | None = None
     task_type: Name | None = None
@@ -193,6 +194,17 @@ class ClockTickData(Struct, frozen=True):
     """Nothing: the append time is what counts."""
 
 
+PartitionSubject = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=NAME_LENGTH_MAX,
+        description="The partition that it is for",
+        extra_json_schema={"pattern": "^partition/[0-9]+$"},
+    ),
+]
+
+
 class EventBase(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
     """CloudEvents 1.0 attributes, structured mode; `sequence` grows strictly per `source`."""
 
@@ -212,7 +224,7 @@ class PartitionEventBase(Struct, tag_field="type", kw_only=True, frozen=True):
     specversion: Literal["1.0"] = "1.0"
     id: Name
     source: Name
-    subject: Name
+    subject: PartitionSubject
     time: Time
     sequence: Sequence | None = None
     partitionkey: Name | None = None
@@ -222,7 +234,7 @@ class PartitionEventBase(Struct, tag_field="type", kw_only=True, frozen=True):
 class TaskStarted(EventBase, tag="stoploss.task.started", frozen=True):
     """A task begins; a late one completes what usage has opened already."""
 
-    data: TaskStartedData = TaskStartedData()
+    data: TaskStartedData = field(default_factory=TaskStartedData)
 
 
 class PhaseStarted(EventBase, tag="stoploss.phase.started", frozen=True):

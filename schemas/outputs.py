@@ -4,7 +4,9 @@
 decimals, milliseconds, dollars with up to nine). What does not apply is left out.
 """
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from schemas.fields import (
     Cause,
@@ -15,6 +17,9 @@ from schemas.fields import (
     Metric,
     Mode,
     Number,
+    Offset,
+    Ordinal,
+    Partition,
     Scope,
     UnenforcedReason,
     Verdict,
@@ -39,15 +44,15 @@ class PolicyRef(Struct, frozen=True):
 class InputRef(Struct, frozen=True):
     """The record of `events` that caused this one."""
 
-    partition: int
-    offset: int
+    partition: Partition
+    offset: Offset
 
 
 class Decision(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A task's verdict changed, or holds differently now; `number` counts from 1 without gaps."""
 
     task_id: str
-    number: int
+    number: Ordinal
     verdict: Verdict
     previous: Verdict
     enforced: bool
@@ -61,7 +66,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, kw_only=True):
     cause: Cause | None = None
     mode: Mode
     policy: PolicyRef
-    limits_version: int
+    limits_version: Ordinal
     input: InputRef
     event_id: str | None = None
 
@@ -74,7 +79,7 @@ class Breach(Struct, frozen=True, omit_defaults=True, kw_only=True):
     used: Number
     limit: Number
     ratio: float
-    limits_version: int
+    limits_version: Ordinal
     level: Verdict
     withdrawn: bool = False
     cause: Cause | None = None
@@ -87,12 +92,12 @@ class ExecutionRecord(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     task_id: str
     phase: str
-    attempt: int
-    revision: int
+    attempt: Ordinal
+    revision: Ordinal
     outcome: ExecutionOutcome
     started: str | None = None
     ended: str | None = None
-    latency_ms: int
+    latency_ms: Annotated[int, Meta(ge=0)]
     metered_tokens: Number
     counters: dict[str, Number]
     limits: dict[str, Number]
@@ -113,10 +118,30 @@ class Overshoot(Struct, frozen=True, kw_only=True):
     overshoot: Number
 
 
+# Text at run time: a reader of today does not stop at tomorrow's change.
+Change = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "enum": [
+                "started",
+                "reclassified",
+                "granted",
+                "explained",
+                "reviewed",
+                "recovered",
+                "ended",
+                "partition_checkpoint",
+            ]
+        }
+    ),
+]
+
+
 class Lifecycle(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A task started, changed or ended; or where a partition stands (`partition_checkpoint`)."""
 
-    change: str
+    change: Change
     task_id: str | None = None
     complexity: Complexity | None = None
     importance: Importance | None = None
@@ -124,7 +149,7 @@ class Lifecycle(Struct, frozen=True, omit_defaults=True, kw_only=True):
     justification: str | None = None
     previous: dict[str, str] = {}
     limits: dict[str, dict[str, Number]] = {}
-    limits_version: int | None = None
+    limits_version: Ordinal | None = None
     policy: PolicyRef | None = None
     parent_task_id: str | None = None
     planned_phases: list[str] = []
@@ -142,8 +167,8 @@ class Lifecycle(Struct, frozen=True, omit_defaults=True, kw_only=True):
     outcome: str | None = None
     verdict: Verdict | None = None
     overshoot: Overshoot | None = None
-    partition: int | None = None
-    next_offset: int | None = None
+    partition: Partition | None = None
+    next_offset: Offset | None = None
     clock: str | None = None
     mode: Mode | None = None
     policies: list[str] = []
@@ -156,7 +181,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     mode: Mode
     fail: Fail
     clock: str
-    next_offset: int
+    next_offset: Offset
 
 
 class DeadLetterDetail(Struct, frozen=True, omit_defaults=True):
@@ -171,8 +196,8 @@ class DeadLetterInput(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Where the bad record stands; `key` as text, undecodable bytes replaced."""
 
     topic: str
-    partition: int
-    offset: int
+    partition: Partition
+    offset: Offset
     key: str | None = None
 
 

@@ -43,9 +43,7 @@ class ExecutionState(Struct, array_like=True, gc=False):
     revision: int
     opened_ms: int | None
     started_ms: int | None
-    source: (
-        int | str | None
-    )  # that of phase.started: its place among the task's sequences, or its name
+    source: int | str | None  # of phase.started: its place among the task's sequences, or its name
     ended_ms: int | None
     latency_ms: int
     flags: int
