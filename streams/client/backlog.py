@@ -61,8 +61,16 @@ class Backlog:
         """Events on disk."""
         return sum(spool.count for spool in self._spools())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether Kafka has everything."""
+        return not (self._memory or self.spooled_count)
+
     def adopt(self) -> int:
-        """Take over what emitters that are no more have left; return how many events."""
+        """Take over what emitters that are no more have left, as what is first; return how many.
+
+        Not between `peek` and `drop`: what was taken would no longer be first.
+        """
         if self._spool_dir is None:
             return 0
         adopted = 0

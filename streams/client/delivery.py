@@ -15,6 +15,7 @@ from typing import Protocol, cast
 import aiokafka
 import aiokafka.errors
 import msgspec
+from aiokafka.errors import KafkaError
 
 from schemas.errors import StoplossError
 from schemas.topics import Topic
@@ -41,6 +42,7 @@ RETRY_BACKOFF_MS = 500
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 # Events encoded or put into a batch before other threads are let in: about a millisecond of work.
 SLICE_COUNT = 64
+REFUSED_LOGGED_MAX = 10  # then they are only counted
 PARTITIONS_CACHED_MAX = 10_000
 
 REFUSED_RECORD = (
@@ -105,7 +107,7 @@ class Delivery:
             sent_before = self._counts.sent
             try:
                 await self._connect_and_send()
-            except (aiokafka.errors.KafkaError, StoplossError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, events are kept and tried again
                 self._said_down(error)
             backoff_s = BACKOFF_S_MIN if self._counts.sent > sent_before else backoff_s * 2
             await asyncio.sleep(min(backoff_s, BACKOFF_S_MAX))
@@ -117,7 +119,7 @@ class Delivery:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
                 await self._producer.send_and_wait(self._settings.topic(topic), value, key, None)
-        except (aiokafka.errors.KafkaError, TimeoutError) as error:
+        except (KafkaError, TimeoutError) as error:
             log.debug("%s was not sent: %s", topic, error)
             return False
         return True
@@ -220,12 +222,14 @@ class Delivery:
         item = self._round[place]
         self._acknowledged.add(place)
         self._counts.refused += 1
-        log.error("Kafka takes this event never, it is dropped: %r: %.300r", error, item.value)
+        if self._counts.refused <= REFUSED_LOGGED_MAX:
+            log.error("Kafka will never take this event, dropped: %r: %.300r", error, item.value)
 
     def _said_down(self, error: Exception) -> None:
         if not self._down:
             self._down = True
-            log.warning("events cannot be sent, they are kept: %r", error)
+            known = isinstance(error, (KafkaError, StoplossError, OSError))
+            log.warning("events cannot be sent, they are kept: %r", error, exc_info=not known)
 
     def _said_up(self) -> None:
         if self._down:

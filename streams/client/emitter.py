@@ -1,18 +1,18 @@
 """Fire and forget: what an enforcer does, brought to Kafka without ever making it wait."""
 
 import atexit
-import functools
 import os
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import msgspec
 
 from schemas.fields import Complexity, Importance
 from streams.client import encoding
+from streams.client.harmless import harmless
 from streams.client.spool import SPOOL_BYTES_MAX
 from streams.client.tasks import Task
 from streams.client.worker import Limits, Worker
@@ -21,8 +21,6 @@ from streams.kafka.settings import Settings
 QUEUE_COUNT_MAX = 20_000
 QUEUE_BYTES_MAX = 32 * 1024 * 1024
 EXIT_TIMEOUT_S = 5.0
-
-Arguments = ParamSpec("Arguments")
 
 
 class EventFields(TypedDict, total=False):
@@ -103,21 +101,6 @@ class Stats(msgspec.Struct, frozen=True):
     invalid: int
 
 
-def _harmless(
-    method: Callable[Concatenate["Emitter", Arguments], None],
-) -> Callable[Concatenate["Emitter", Arguments], None]:
-    """Count what goes wrong in `method`, arguments that do not fit it too, and do not raise it."""
-
-    @functools.wraps(method)
-    def harmless(self: "Emitter", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the enforcer's own work matters more
-            self.refuse(f"{method.__name__}: {error}")
-
-    return harmless
-
-
 class Emitter:
     """Publishes what an enforcer does. Thread-safe; usable from sync and async code.
 
@@ -152,9 +135,10 @@ class Emitter:
         self._limits = Limits(queue_count_max, queue_bytes_max, spool_bytes_max)
         self._put: Callable[[encoding.Said], None]
         self._put_text: Callable[[encoding.Said, int], None]
-        self._begin()
+        self._take_worker()
+        self._use_queue()
+        self._worker.start()
         _EMITTERS.add(self)
-        atexit.register(_close, weakref.ref(self))  # a method would keep the emitter alive
 
     def __repr__(self) -> str:
         return f"<Emitter {self.source} {self.stats}>"
@@ -187,33 +171,33 @@ class Emitter:
         """Return a context manager that says when the task starts and ends."""
         return Task(self, task_id, dict(fields))
 
-    @_harmless
+    @harmless
     def task_started(self, task_id: str, /, **fields: Unpack[TaskFields]) -> None:
         """Say that a task begins; `root` is its outermost ancestor, where it has one."""
         # Lists and dicts are read later, and the caller may change them meanwhile.
         said = {name: _copied(value) for name, value in fields.items()}
         self._put_text((encoding.TASK_STARTED, task_id, time.time_ns(), said), _text_bytes(said))
 
-    @_harmless
+    @harmless
     def phase_started(self, task_id: str, phase: str, /, **fields: Unpack[PhaseFields]) -> None:
         """Say that a phase begins; without `attempt` it is the next one."""
         said = {**fields, "phase": phase}
         self._put((encoding.PHASE_STARTED, task_id, time.time_ns(), said))
 
-    @_harmless
+    @harmless
     def usage(self, task_id: str, phase: str, /, **fields: Unpack[UsageFields]) -> None:
         """Say what was used since the last report; at most a few microseconds of the caller's."""
         said: dict[str, Any] = fields  # type: ignore[assignment]  # the dict is this call's own
         said["phase"] = phase
         self._put((encoding.PHASE_USAGE, task_id, time.time_ns(), said))
 
-    @_harmless
+    @harmless
     def phase_ended(self, task_id: str, phase: str, /, **fields: Unpack[PhaseEndedFields]) -> None:
         """Say that a phase ended; `duration_ms` is the enforcer's own measurement."""
         said = {**fields, "phase": phase}
         self._put((encoding.PHASE_ENDED, task_id, time.time_ns(), said))
 
-    @_harmless
+    @harmless
     def task_ended(
         self, task_id: str, outcome: str | None = None, /, **fields: Unpack[EventFields]
     ) -> None:
@@ -221,7 +205,7 @@ class Emitter:
         said = {**fields, "outcome": outcome}
         self._put((encoding.TASK_ENDED, task_id, time.time_ns(), said))
 
-    @_harmless
+    @harmless
     def explained(self, task_id: str, text: str, /, **fields: Unpack[ExplainedFields]) -> None:
         """Publish the written explanation that a review or block asks for."""
         said = {"by": self._name, **fields, "text": text}
@@ -245,16 +229,20 @@ class Emitter:
         """
         return self._worker.close(timeout_s)
 
-    def _begin(self) -> None:
+    def _take_worker(self) -> None:
         self._worker = Worker(self._settings, self._name, self._spool_dir, self._limits)
-        self._use_queue()
-        self._worker.start()
+        _WORKERS.add(self._worker)
+        # An emitter that nobody holds any more: its thread sends what was said, and ends.
+        self._end = weakref.finalize(self, self._worker.begin_to_close, EXIT_TIMEOUT_S)
+        self._end.atexit = False  # `_close_all` waits, this does not
 
     def after_fork_in_child(self) -> None:
         """Leave what is the parent's alone; begin again with the first event that is said here."""
+        self._end.detach()
+        _WORKERS.discard(self._worker)
         _LEFT_TO_PARENT.append(self._worker)
         self._worker.abandon()
-        self._worker = Worker(self._settings, self._name, self._spool_dir, self._limits)
+        self._take_worker()
         self._put = self._begin_with
         self._put_text = self._begin_with
 
@@ -269,6 +257,7 @@ class Emitter:
 
 
 _EMITTERS: weakref.WeakSet[Emitter] = weakref.WeakSet()
+_WORKERS: weakref.WeakSet[Worker] = weakref.WeakSet()  # a thread that runs keeps its own alive
 _LEFT_TO_PARENT: list[Worker] = []  # their finalizers would close, and warn of, what is not ours
 
 
@@ -277,9 +266,12 @@ def _after_fork() -> None:
         emitter.after_fork_in_child()
 
 
-def _close(emitter: weakref.ref[Emitter]) -> None:
-    if alive := emitter():
-        alive.close(EXIT_TIMEOUT_S)
+def _close_all() -> None:
+    workers = list(_WORKERS)
+    for worker in workers:
+        worker.begin_to_close(EXIT_TIMEOUT_S)
+    for worker in workers:
+        worker.close(EXIT_TIMEOUT_S)
 
 
 def _text_bytes(value: object) -> int:
@@ -297,5 +289,6 @@ def _copied(value: Any) -> Any:  # noqa: ANN401 - whatever the enforcer passes
     return list(value) if isinstance(value, list) else value
 
 
+atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -11,8 +11,8 @@ import logging
 from typing import Any, Protocol
 
 import aiokafka
-import aiokafka.errors
 import msgspec
+from aiokafka.errors import KafkaError
 
 from schemas.envelope import Envelope
 from schemas.errors import StoplossError
@@ -71,9 +71,10 @@ class Feed:
         while True:
             try:
                 await self._connect_and_read()
-            except (aiokafka.errors.KafkaError, StoplossError, OSError, TimeoutError) as error:
+            except Exception as error:
                 if not self._down:
-                    log.warning("verdicts cannot be read, and are waited for: %r", error)
+                    known = isinstance(error, (KafkaError, StoplossError, OSError))
+                    log.warning("verdicts cannot be read yet: %r", error, exc_info=not known)
                     backoff_s = BACKOFF_S_MIN
                 self._down = True
             await asyncio.sleep(backoff_s)

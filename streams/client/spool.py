@@ -18,6 +18,7 @@ Nothing is synced: this outlives the death of the process, not of the machine.
 """
 
 import os
+import shutil
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -126,7 +127,9 @@ class Spool:
         hidden = spool_dir / f".{name}"
         hidden.mkdir(mode=0o700)
         lock = FolderLock.acquire(hidden)
-        assert lock is not None
+        if lock is None:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise OSError(f"{hidden}: cannot be locked; use a local file system")
         descriptor = os.open(hidden / "about.json", os.O_WRONLY | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.encode(about))

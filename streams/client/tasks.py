@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from schemas.fields import PhaseOutcome, TaskOutcome
+from streams.client.harmless import harmless
 
 if TYPE_CHECKING:
     from streams.client.emitter import Emitter, ExplainedFields, TaskFields, UsageFields
@@ -63,19 +64,26 @@ class Task:
         of_family = {**fields, "parent_task_id": self.task_id, "root": self.root}
         return Task(self._emitter, task_id, of_family)
 
-    def usage(self, phase: str, **fields: "Unpack[UsageFields]") -> None:
+    @harmless
+    def usage(self, phase: str, /, **fields: "Unpack[UsageFields]") -> None:
         """Say what was used in a phase since the last report."""
         fields["root"] = self._root
         self._emitter.usage(self.task_id, phase, **fields)
 
-    def explain(self, text: str, **fields: "Unpack[ExplainedFields]") -> None:
+    @harmless
+    def explain(self, text: str, /, **fields: "Unpack[ExplainedFields]") -> None:
         """Publish the written explanation that a review or block asks for."""
         fields["root"] = self._root
         self._emitter.explained(self.task_id, text, **fields)
 
+    @harmless
     def outcome(self, outcome: TaskOutcome | str) -> None:
         """Say how the task ends, where it is not just completed or failed: abandoned or blocked."""
         self._outcome = outcome
+
+    def refuse(self, complaint: str) -> None:
+        """Count and log something that was to be said and is no event."""
+        self._emitter.refuse(complaint)
 
     def since_last_phase_ms(self, now_ns: int) -> int | None:
         """Return what the change of phase took; None for the first phase."""
@@ -130,11 +138,17 @@ class Phase:
         )
         self._task.phase_ended_at(ended_ns)
 
+    @harmless
     def usage(self, **fields: "Unpack[UsageFields]") -> None:
         """Say what was used in this phase since the last report."""
         fields.setdefault("attempt", self._attempt)
         self._task.usage(self.phase, **fields)
 
+    @harmless
     def outcome(self, outcome: PhaseOutcome | str) -> None:
         """Say how the phase ends, where it is not just completed or failed: backtracked, …."""
         self._outcome = outcome
+
+    def refuse(self, complaint: str) -> None:
+        """Count and log something that was to be said and is no event."""
+        self._emitter.refuse(complaint)

@@ -96,8 +96,9 @@ class Regime(Struct, frozen=True):
 class Verdicts:
     """The verdict of every task, for any thread. No method raises; only `wait_ready` waits.
 
-    No decision means continue. Without a fresh heartbeat of the ledger the answer is what the
-    policy's `fail` says; see `answers.py` for how an answer follows.
+    No decision means continue, also while decisions are still being read: `wait_ready` first. A
+    ledger is not called silent before it was for 30 s, counted from the start. From then on the
+    answer is what the policy's `fail` says; see `answers.py` for how an answer follows.
 
     Args:
         settings: where Kafka is; None reads `STOPLOSS_*` and `stoploss.toml`.

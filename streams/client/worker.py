@@ -39,6 +39,8 @@ FLUSH_INTERVAL_S = 1.0
 TICK_BUSY_S, TICK_IDLE_S = 0.005, 0.020
 BUSY_FOR_S = 0.5
 HEALTH_INTERVAL_S = 10.0
+# One that shares our folder may end, or be killed, after we began: in a rolling restart it does.
+ADOPT_INTERVAL_S = 30.0
 RESTART_S = 1.0
 
 
@@ -108,12 +110,16 @@ class Worker:
 
     def close(self, timeout_s: float) -> bool:
         """Send for at most `timeout_s`, put the rest on disk; whether Kafka has all of it."""
-        self._deadline_s = min(self._deadline_s, time.monotonic() + timeout_s)
-        self.queue.close()
-        self._closing.set()
+        self.begin_to_close(timeout_s)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s + 5.0)
         return not (self.queued_count or self.spooled_count)
+
+    def begin_to_close(self, timeout_s: float) -> None:
+        """As `close`, without waiting for it."""
+        self._deadline_s = min(self._deadline_s, time.monotonic() + timeout_s)
+        self.queue.close()
+        self._closing.set()
 
     def abandon(self) -> None:
         """In a forked child: all of this is the parent's."""
@@ -149,17 +155,23 @@ class Worker:
     async def _pump(self, delivery: Delivery) -> None:
         """Look at the queue again and again, until it is time to end."""
         busy_until_s = 0.0
+        adopt_at_s = time.monotonic() + ADOPT_INTERVAL_S
         while not self._is_over():
             # Flushes first: what was said before them is in the queue by now.
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             while encoded := self._encode():
                 busy_until_s = time.monotonic() + BUSY_FOR_S
-                delivery.wake()
                 if encoded < SLICE_COUNT:
                     break
                 await asyncio.sleep(0)
             self._waiting.extend((self._backlog.appended_count, done) for done in flushes)
             await self._spill()
+            if not self._backlog.is_empty:
+                delivery.wake()
+            elif time.monotonic() >= adopt_at_s:
+                # Only now: what is adopted later must not come between what is under way.
+                self._backlog.adopt()
+                adopt_at_s = time.monotonic() + ADOPT_INTERVAL_S
             self._answer()
             self.queue.set_behind(self._backlog.memory_count, self._backlog.memory_bytes)
             self.queue.log_troubles()

@@ -209,6 +209,19 @@ async def test_what_a_predecessor_left_is_sent_first_byte_for_byte(
     assert_sequences_grow(events)
 
 
+async def test_what_another_leaves_while_we_run_is_found(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.client.worker.ADOPT_INTERVAL_S", 0.1)
+    away = Settings(bootstrap_servers="127.0.0.1:1", topic_prefix=settings.topic_prefix)
+    other = Emitter(away, "enforcer-1", tmp_path)
+    with Emitter(settings, "enforcer-1", tmp_path) as emitter:
+        say(other, 1, 50)
+        await asyncio.to_thread(other.close, 0)
+        await until(lambda: emitter.stats.sent == 50)
+    assert tokens_by_task(await published(settings)) == expected(1, 50)
+
+
 KILLED_ENFORCER = """
 import sys, time
 from pathlib import Path

@@ -1,6 +1,8 @@
 """Decisions and heartbeats on a real broker, and what an enforcer is told because of them."""
 
 import asyncio
+import multiprocessing
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -262,3 +264,22 @@ def test_a_task_id_that_is_none_raises_nothing(task_id: str) -> None:
     with Verdicts(Settings(bootstrap_servers="127.0.0.1:1")) as verdicts:
         assert verdicts.verdict(task_id) == CONTINUE
         assert not verdicts.must_stop(task_id)
+
+
+def _read_in_child(verdicts: Verdicts) -> None:
+    verdicts.verdict(IN_0)  # begins to read anew
+    sys.exit(0 if verdicts.wait_ready(PATIENCE_S) and verdicts.must_stop(IN_1) else 3)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+async def test_a_forked_child_reads_for_itself(settings: Settings, ledger: Ledger) -> None:
+    await ledger.decide((IN_0, Verdict.BLOCK))
+    verdicts = await ready(Verdicts(settings))
+    await asyncio.to_thread(verdicts.close)  # so that only the child can hear of the next one
+    await ledger.decide((IN_1, Verdict.BLOCK))
+    child = multiprocessing.get_context("fork").Process(target=_read_in_child, args=(verdicts,))
+    child.start()
+    await asyncio.to_thread(child.join, PATIENCE_S)
+    assert child.exitcode == 0
+    assert verdicts.must_stop(IN_0)
+    assert not verdicts.must_stop(IN_1)

@@ -143,6 +143,12 @@ def garbage(emitter: Any) -> None:  # noqa: ANN401 - calls that the types forbid
     emitter.explained("T", "")
     emitter.phase_ended("policy/3", "THINK", duration_ms=float("nan"))
     emitter.phase_started(["T"], "THINK")
+    task = emitter.task("T")
+    task.usage()
+    task.usage("THINK", 5)
+    task.phase("THINK").usage(5)
+    task.explain()
+    task.outcome()
 
 
 def test_garbage_is_counted_and_said_once_and_raises_nothing(
@@ -155,7 +161,7 @@ def test_garbage_is_counted_and_said_once_and_raises_nothing(
     assert [short(event) for event in spooled(tmp_path)] == [
         "phase.usage T input_tokens=1 phase=THINK"
     ]
-    assert emitter.stats.invalid == 24
+    assert emitter.stats.invalid == 34
     said = Counter(record.getMessage() for record in caplog.records if "not an event" in record.msg)
     assert len(said) > 5
     assert set(said.values()) == {1}
@@ -218,6 +224,13 @@ def test_a_flush_that_cannot_succeed_says_so_in_time(emitter: Emitter) -> None:
     assert emitter.stats.spooled == 1
 
 
+def test_an_emitter_that_nobody_holds_any_more_keeps_what_was_said(tmp_path: Path) -> None:
+    Emitter(NOWHERE, "enforcer-1", tmp_path).usage("TASK-1", "THINK")
+    (thread,) = [one for one in threading.enumerate() if one.name == "stoploss-emitter"]
+    thread.join(20)
+    assert [event["subject"] for event in spooled(tmp_path)] == ["TASK-1"]
+
+
 def test_emitters_that_share_a_folder_leave_each_other_alone(tmp_path: Path) -> None:
     first, second = (Emitter(NOWHERE, "enforcer-1", tmp_path) for _ in range(2))
     first.usage("TASK-1", "THINK")
@@ -261,6 +274,7 @@ def _say_in_child(emitter: Emitter) -> None:
     emitter.close(0)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_has_an_emitter_of_its_own(emitter: Emitter, tmp_path: Path) -> None:
     emitter.usage("TASK-1", "THINK")
     child = multiprocessing.get_context("fork").Process(target=_say_in_child, args=(emitter,))
