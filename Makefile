@@ -40,9 +40,14 @@ types: setup ## mypy --strict
 schemas: setup ## write schemas/generated anew
 	$(BIN)/python -m schemas.generate
 
-bench: setup ## figures, side by side (installs the peers)
-	$(BIN)/python -m pip install --quiet '.[peers]'
-	$(BIN)/python -m bench
+bench: setup .venv-peers/.installed ## figures, side by side with quix-streams
+	$(BIN)/python -m bench $(ARGS)
+
+# An environment of their own: the peers want other versions of what we pin.
+.venv-peers/.installed: pyproject.toml
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams==3.28.1 orjson
+	@touch $@
 
 lock: ## write requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
