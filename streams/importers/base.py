@@ -109,7 +109,7 @@ def _recognised(
     seen: set[Path] = set()
     for path in paths:
         named = not path.is_dir()
-        files = [path] if named else _logs_in(path)
+        files = [path] if named else logs_in(path)
         if not files:
             raise LogFileError(path, "no *.jsonl or *.jsonl.gz in this folder", importer.expected)
         for file in files:
@@ -124,7 +124,8 @@ def _recognised(
                 summary.files_skipped += 1
 
 
-def _logs_in(folder: Path) -> list[Path]:
+def logs_in(folder: Path) -> list[Path]:
+    """Return the files of a folder, at any depth, that may be logs by their names."""
     found = (file for pattern in ("*.jsonl", "*.jsonl.gz") for file in folder.rglob(pattern))
     return sorted(file for file in found if file.is_file())
 

@@ -1,1 +1,1 @@
-"""History through the same fold, offline."""
+"""History through the same fold, offline: what would have been said, and when."""
