@@ -27,7 +27,7 @@ PACED_S = 5.0
 PACE_S = 0.0005
 TASKS = 500
 VERDICT_CALLS = 200_000
-STALE_AFTER_S = 3.0
+STALE_AFTER_S = 18.0  # fresh while the broker lives, stale when it has been dead for a while
 TOPICS = (Topic.EVENTS, Topic.HEALTH, Topic.DECISIONS, Topic.HEARTBEATS)
 
 

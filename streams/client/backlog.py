@@ -211,4 +211,4 @@ class Backlog:
         try:
             spool.close()
         except OSError as error:
-            log.warning("%s cannot be removed: %s", spool, error)
+            log.warning("%s cannot be tidied up: %s", spool, error)

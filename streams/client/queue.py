@@ -50,7 +50,10 @@ class SaidQueue:
             self.drop()
 
     def put_text(self, said: Said, text_bytes: int) -> None:
-        """Take what holds more than names and numbers; two threads may pass the bound by one."""
+        """Take what holds more than names and numbers.
+
+        The bound on bytes is kept to what is said within a tick: that much is not measured exactly.
+        """
         if text_bytes <= self._room_bytes:
             self._room_bytes -= text_bytes
             self.put(said)
@@ -71,7 +74,9 @@ class SaidQueue:
 
     def take(self, count_max: int) -> list[Said]:
         """Return what was said first, at most `count_max`."""
-        return [self._said.popleft() for _ in range(min(count_max, len(self._said)))]
+        count = min(count_max, len(self._said))
+        self._room_count -= count  # they go on waiting, behind this queue
+        return [self._said.popleft() for _ in range(count)]
 
     def set_behind(self, count: int, size_bytes: int) -> None:
         """Say what waits in memory behind this queue: the bounds are for both."""

@@ -12,7 +12,7 @@ value as it goes to Kafka, byte for byte; the Kafka key is in the value (`partit
 `subject`). A line that a crash has cut short, or a disk has damaged, does not fit its CRC: it is
 counted and passed over, and the next line is read again. A segment is deleted when Kafka has all
 of it, so after a crash at most one segment is sent twice; the ledger knows its events again by
-source and sequence.
+source and sequence. An orderly end leaves only what Kafka does not have.
 
 Nothing is synced: this outlives the death of the process, not of the machine.
 """
@@ -109,8 +109,10 @@ class Spool:
         self.count = sum(_count_lines(path) for path in self._segments)
         self._next_number = int(self._segments[-1].stem) + 1 if self._segments else 1
         self._writing: int | None = None  # descriptor of the last segment, while we append to it
-        self._read: deque[Item] = deque()  # the first events, not yet dropped
+        # The first events, not yet dropped, each with where its line ends in the first segment.
+        self._read: deque[tuple[Item, int]] = deque()
         self._read_bytes = 0  # of the first segment, that stand in `_read` or were dropped
+        self._dropped_bytes = 0  # of the first segment
 
     def __repr__(self) -> str:
         return f"<Spool {self.folder.name} count={self.count} size_bytes={self.size_bytes}>"
@@ -189,7 +191,7 @@ class Spool:
             pass
         self._remove_read()  # nothing but damaged lines may have been in it
         taken: list[Item] = []
-        for item in self._read:
+        for item, _ in self._read:
             bytes_max -= item.size_bytes
             if len(taken) == count_max or (taken and bytes_max < 0):
                 break
@@ -198,21 +200,33 @@ class Spool:
 
     def drop(self, count: int) -> None:
         """Remove the first `count` events: Kafka has them."""
-        if count > len(self._read):  # written, and acknowledged, before they were read back
-            self.peek(count, SPOOL_BYTES_MAX)
-        for _ in range(min(count, len(self._read))):
-            self._read.popleft()
-            self.count -= 1
-        self._remove_read()
+        while count:
+            while not self._read and self._read_on():
+                pass  # written, and acknowledged, before they were read back
+            here = min(count, len(self._read))
+            for _ in range(here):
+                self._dropped_bytes = self._read.popleft()[1]
+            self.count -= here
+            count -= here
+            self._remove_read()
+            if not here:
+                return
 
     def close(self) -> None:
-        """Give the spool up; what is in it stays for the next emitter, an empty one disappears."""
+        """Give the spool up; what is in it stays for the next emitter, an empty one disappears.
+
+        Raises:
+            OSError: it could not be removed, or cut to what Kafka does not have: it is given up all
+                the same.
+        """
         self._stop_writing()
-        if not self._segments:
-            for name in ("about.json", "lock"):
-                (self.folder / name).unlink(missing_ok=True)
-            self.folder.rmdir()
-        self._lock.release()
+        try:
+            if not self._segments:
+                shutil.rmtree(self.folder)
+            elif self._dropped_bytes:
+                self._cut_first()
+        finally:
+            self._lock.release()
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors; the spool is the parent's."""
@@ -264,15 +278,17 @@ class Spool:
             chunk = file.read(min(READ_BYTES, self._first_size() - self._read_bytes))
             if not chunk.endswith(b"\n"):
                 chunk += file.readline()
+        end_bytes = self._read_bytes
         self._read_bytes += len(chunk)
         *lines, torn = chunk.split(b"\n")
         for line in lines:
+            end_bytes += len(line) + 1
             item = decode_line(line)
             if item is None:
                 self.damaged_count += 1
                 self.count -= 1
             else:
-                self._read.append(item)
+                self._read.append((item, end_bytes))
         self.damaged_count += bool(torn)  # never counted in `count`: it has no line feed
         return True
 
@@ -284,7 +300,18 @@ class Spool:
                 self._stop_writing()
             path.unlink(missing_ok=True)
             del self._sizes[path]
-            self._read_bytes = 0
+            self._read_bytes = self._dropped_bytes = 0
+
+    def _cut_first(self) -> None:
+        """Leave in the first segment only what was not dropped: an orderly end repeats nothing."""
+        path = self._segments[0]
+        rest = path.with_suffix(".rest")
+        with path.open("rb") as source:
+            source.seek(self._dropped_bytes)
+            descriptor = os.open(rest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as target:
+                shutil.copyfileobj(source, target)
+        rest.replace(path)
 
 
 def left_over(spool_dir: Path, topic: str) -> Iterator[Spool]:

@@ -34,7 +34,7 @@ from streams.kafka.topics import partition_for
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-RESTART_S = 1.0
+RESTART_S = 5.0
 TASKS_MAX = 1_000_000  # then only what holds a task is kept of those that are new
 
 Argument = TypeVar("Argument")
@@ -155,7 +155,7 @@ class Verdicts:
         try:
             return self._answer(task_id, root)
         except Exception:  # noqa: BLE001 - such as a task id that cannot be one
-            return CONTINUE
+            return self._told_of_none
 
     def must_stop(self, task_id: str, root: str | None = None) -> bool:
         """Whether the task must stop now."""

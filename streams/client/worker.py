@@ -41,7 +41,7 @@ BUSY_FOR_S = 0.5
 HEALTH_INTERVAL_S = 10.0
 # One that shares our folder may end, or be killed, after we began: in a rolling restart it does.
 ADOPT_INTERVAL_S = 30.0
-RESTART_S = 1.0
+RESTART_S = 5.0
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -127,14 +127,14 @@ class Worker:
 
     def _main(self) -> None:
         quieten_aiokafka()
-        self._backlog.adopt()
         while time.monotonic() < self._deadline_s:
             try:
                 asyncio.run(self._run())
                 break
             except Exception:  # a defect of ours, which the enforcer must not notice
                 log.exception("the emitter failed and starts again")
-                self._closing.wait(RESTART_S)
+                if self._closing.wait(RESTART_S):
+                    break
         while self._encode():
             pass
         self._backlog.close()
@@ -142,6 +142,7 @@ class Worker:
         self.queue.log_troubles()
 
     async def _run(self) -> None:
+        self._backlog.adopt()
         delivery = Delivery(self._backlog, self._settings, self.counts, on_done=self._answer)
         async with asyncio.TaskGroup() as group:
             tasks = [

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from streams.client import spool as spool_module
 from streams.client.backlog import Backlog
 from streams.client.spool import SPOOL_BYTES_MAX, About, Item, Spool
 
@@ -88,6 +89,18 @@ def test_a_round_that_is_under_way_may_move_to_disk(backlog: Backlog, clock: Clo
     backlog.drop(len(taken))
     assert (numbers(taken), drain(backlog)) == ([1, 2], [3, 4])
     assert backlog.done_count == backlog.appended_count == 4
+
+
+def test_a_round_that_is_under_way_may_move_into_several_segments(
+    backlog: Backlog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES_MAX", 60)
+    fill(backlog, 1, 6)
+    taken = backlog.peek(4, 1_000_000)
+    clock.now_s += 1.1
+    backlog.spill(older_than_s=1.0)
+    backlog.drop(len(taken))
+    assert (numbers(taken), drain(backlog)) == ([1, 2, 3, 4], [5, 6])
 
 
 def test_what_the_disk_has_no_room_for_stays_in_memory_in_order(

@@ -205,7 +205,7 @@ def test_texts_count_for_the_bound(emitter: Emitter) -> None:
     for _ in range(10):
         small.explained("TASK-1", "x" * 3_000)
     small.close(0)
-    assert small.stats.dropped >= 7
+    assert small.stats.dropped >= 4  # the bound is kept per tick
     assert small.stats.queued + small.stats.dropped == 10
     assert emitter.stats.dropped == 0
 

@@ -94,6 +94,18 @@ def test_the_next_emitter_finds_all_of_it(spool: Spool, monkeypatch: pytest.Monk
     assert not spool.folder.exists()
 
 
+def test_an_orderly_end_repeats_nothing(spool: Spool) -> None:
+    spool.append(items(1, 5), ROOM)
+    spool.peek(4, ROOM)
+    spool.drop(2)
+    spool.close()
+    left = Spool.adopt(spool.folder, TOPIC)
+    assert left is not None
+    assert (left.count, drained(left)) == (3, items(3, 5))
+    left.close()
+    assert not spool.folder.exists()
+
+
 @pytest.mark.parametrize("cut_bytes", [1, 5, 40], ids="{} bytes are missing".format)
 def test_a_torn_last_line_costs_that_event_only(spool: Spool, cut_bytes: int) -> None:
     spool.append(items(1, 3), ROOM)
