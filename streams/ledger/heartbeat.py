@@ -12,10 +12,10 @@ from schemas.errors import UnavailableError
 from schemas.fields import Fail, Mode
 from schemas.outputs import Heartbeat
 from schemas.topics import Topic
+from streams.budget.encode import ENCODER, SOURCE
 from streams.kafka.appender import Appender
 from streams.kafka.ports import Record
 from streams.kafka.settings import Settings
-from streams.ledger.publish import ENCODER, SOURCE
 
 HEARTBEAT_EVERY_S = 1.0
 HEARTBEAT_PARTITION = 0  # the topic has one

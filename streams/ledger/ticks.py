@@ -13,13 +13,13 @@ from schemas.envelope import Envelope, rfc3339
 from schemas.errors import UnavailableError
 from schemas.events import ClockTickData, PolicySetData
 from schemas.topics import Topic
+from streams.budget.encode import ENCODER, SOURCE
 from streams.budget.fold import next_deadline_ms
 from streams.budget.policy import Policy, policy_json
 from streams.budget.state import PartitionState
 from streams.kafka.appender import Appender
 from streams.kafka.ports import Record
 from streams.kafka.settings import Settings
-from streams.ledger.publish import ENCODER, SOURCE
 
 LOOK_EVERY_S = 0.25
 # A wall clock that is ahead of the broker's would otherwise append a tick per round trip: the
