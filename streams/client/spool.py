@@ -29,7 +29,8 @@ import msgspec
 
 from streams.client.folder_lock import FolderLock
 
-SEGMENT_BYTES_MAX = 4 * 1024 * 1024
+# What a killed emitter's successor sends again at most.
+SEGMENT_BYTES_MAX = 1024 * 1024
 READ_BYTES = 256 * 1024
 SPOOL_BYTES_MAX = 256 * 1024 * 1024
 _CRC_DIGITS = 8

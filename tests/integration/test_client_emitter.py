@@ -261,6 +261,61 @@ async def test_what_a_killed_process_had_on_disk_is_not_lost(
     assert tokens_by_task(await published(settings)) == expected(1, 600, tasks=1)
 
 
+TALKING_ENFORCER = """
+import itertools, sys, time
+from pathlib import Path
+from streams.client import Emitter
+from streams.kafka.settings import Settings
+
+emitter = Emitter(Settings(bootstrap_servers=sys.argv[1]), "enforcer-1", Path(sys.argv[2]))
+for number in itertools.count(1):
+    emitter.usage(f"TASK-{number % 7}", "THINK", input_tokens=number)
+    if number % 20 == 0:
+        time.sleep(0.005)
+    if emitter.stats.spooled > 3_000:
+        print("spooled", flush=True)
+"""
+
+
+async def test_a_process_killed_while_its_spool_drains_loses_nothing_and_reorders_nothing(
+    own_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    settings = Settings(bootstrap_servers=own_broker.bootstrap_servers)
+    await create_topics(settings)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        TALKING_ENFORCER,
+        settings.bootstrap_servers,
+        str(tmp_path / "spool"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    await own_broker.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await process.stdout.readline() == b"spooled\n"
+    await own_broker.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while not await published(settings):
+            pass
+    process.kill()
+    await process.communicate()
+    with Emitter(settings, "enforcer-1", tmp_path / "spool") as emitter:
+        assert await flushed(emitter)
+    events = await published(settings)
+    by_source = dict.fromkeys(event["source"] for event in events)
+    assert len(by_source) == 1  # the second emitter said nothing itself
+    # As the ledger judges: what is not above the last sequence of its task was there before.
+    last: dict[str, str] = {}
+    first_times = []
+    for event in events:
+        if event["sequence"] > last.get(event["subject"], ""):
+            last[event["subject"]] = event["sequence"]
+            first_times.append(event)
+    assert len(first_times) > 3_000
+    assert tokens_by_task(first_times) == expected(1, len(first_times))
+
+
 async def test_an_event_that_the_topic_refuses_holds_back_no_other(
     bootstrap_servers: str, topic_prefix: str
 ) -> None:
