@@ -25,6 +25,7 @@ POLL_MS = 500
 POLL_INTERVAL_MAX_MS = 24 * 3_600_000
 COMMIT_EVERY_S = 1.0
 CANCEL_WITHIN_S = 3.0
+LEAVE_WITHIN_S = 3.0
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -37,6 +38,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         self._shared = shared
         self._group = group
         self._workers: dict[PartitionWorker, asyncio.Task[None]] = {}
+        self._closing = False
         self._events = shared.settings.topic(Topic.EVENTS)
         self.consumer: Any = AIOKafkaConsumer(
             **shared.settings.consumer_kwargs("ledger"),
@@ -70,6 +72,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Begin; fencing and restoring take their time elsewhere."""
         tps = sorted(assigned)
+        if self._closing:
+            return  # the group answered after we had begun to leave
         log.info("ledger: owns partitions %s", [tp.partition for tp in tps])
         self.consumer.pause(*tps)
         for tp in tps:
@@ -121,7 +125,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         return told
 
     async def close(self, within_s: float) -> None:
-        """Leave the group, after `release`."""
+        """Let go of everything within `within_s`, and leave the group."""
+        self._closing = True
+        await self.release(within_s)
         with contextlib.suppress(aiokafka.errors.KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(LEAVE_WITHIN_S):
                 await self.consumer.stop()

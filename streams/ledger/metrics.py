@@ -62,6 +62,11 @@ class LedgerMetrics:
         )
         meter.create_observable_gauge("stoploss.ledger.health", [self._observe_health], unit="1")
 
+    @property
+    def partitions(self) -> list[int]:
+        """What this process owns now."""
+        return sorted(self._partitions)
+
     def watch_health(self, health: Callable[[], Health]) -> None:
         """Say where the state of the process is looked up."""
         self._health = health

@@ -24,7 +24,6 @@ from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
 
 log = logging.getLogger("stoploss.ledger")
 
-CLOSE_WITHIN_S = 3.0
 # Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
 GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -99,8 +98,7 @@ async def _serve(shared: Shared, stop: asyncio.Event) -> None:
         finally:
             if stop.is_set():
                 shared.health.stopping()
-            await assignment.release(settings.stop_deadline_ms / 1000)
-            await assignment.close(CLOSE_WITHIN_S)
+            await assignment.close(settings.stop_deadline_ms / 1000)
     if failed is not None:
         raise failed
 

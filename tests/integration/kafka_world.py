@@ -15,10 +15,10 @@ from schemas.topics import SPECS, Topic
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics, partition_for
 from streams.ledger.health import LedgerHealth
-from streams.ledger.metrics import LedgerMetrics
+from streams.ledger.metrics import LedgerMetrics, MetricsExport
 from streams.ledger.run import run_ledger
 
-WITHIN_S = 60.0
+WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,14 @@ class World:
     @contextlib.asynccontextmanager
     async def ledger(self, metrics: LedgerMetrics | None = None) -> AsyncIterator["RunningLedger"]:
         """Run a ledger until the end of the block, then stop it as SIGTERM would."""
+        metrics = metrics or MetricsExport([], lambda: None).metrics
         async with asyncio.TaskGroup() as group:
             stop, health = asyncio.Event(), LedgerHealth()
             task = group.create_task(
                 run_ledger(self.settings, stop=stop, health=health, metrics=metrics)
             )
             try:
-                yield RunningLedger(stop, health, task)
+                yield RunningLedger(stop, health, metrics, task)
             finally:
                 stop.set()
 
@@ -161,6 +162,7 @@ class RunningLedger:
 
     stop: asyncio.Event
     health: LedgerHealth
+    metrics: LedgerMetrics
     task: asyncio.Task[None]
 
     async def leave(self) -> None:
