@@ -6,6 +6,8 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 Data = TypeVar("Data")
+EPOCH_MS_MIN = -62_135_596_800_000  # 0001-01-01T00:00:00.000Z
+EPOCH_MS_MAX = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 
 
 class Envelope(Struct, Generic[Data], kw_only=True, omit_defaults=False):
@@ -26,12 +28,16 @@ class Envelope(Struct, Generic[Data], kw_only=True, omit_defaults=False):
 
 
 def rfc3339(epoch_ms: int) -> str:
-    """Return `2026-11-22T21:00:00.123Z` for milliseconds since 1970."""
+    """Return `2026-11-22T21:00:00.123Z` for milliseconds since 1970, in the years 1 to 9999."""
     seconds, millis = divmod(epoch_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{millis:03d}Z"
 
 
 def epoch_ms(time: datetime) -> int:
-    """Return the milliseconds since 1970 of an aware `time`, rounded down."""
+    """Return the milliseconds since 1970 of an aware `time`, rounded down.
+
+    In its first and last hours the calendar of the time zone has years that UTC's has not: such
+    times are taken for the first and the last that can be written.
+    """
     whole = int(time.replace(microsecond=0).timestamp())
-    return whole * 1000 + time.microsecond // 1000
+    return min(max(whole * 1000 + time.microsecond // 1000, EPOCH_MS_MIN), EPOCH_MS_MAX)

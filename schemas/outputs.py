@@ -130,6 +130,7 @@ Change = Annotated[
                 "explained",
                 "reviewed",
                 "recovered",
+                "stuck",
                 "ended",
                 "partition_checkpoint",
             ]

@@ -28,12 +28,15 @@ from streams.budget.state import PartitionState, Task
 LATENCY = 1
 CLOCK_SOURCE = "stoploss/ledger"
 Due = tuple[int, str, str, int]
+# An open task has four deadlines: stuck, abandoned, and one for each of two latency cells.
+DUE_OF_A_TASK = 8
+STALE_MAX = 1_000
 
 
 def advance(state: PartitionState, clock_ms: int) -> None:
     """Move the partition's clock forward, deciding on the way what became due."""
-    if clock_ms <= state.clock_ms:
-        return
+    if len(state.due) > STALE_MAX + DUE_OF_A_TASK * len(state.tasks):
+        _drop_stale(state)
     pending: dict[str, Task] = {}
     while state.due and state.due[0][0] <= clock_ms:
         due = heapq.heappop(state.due)
@@ -72,6 +75,13 @@ def schedule_all(state: PartitionState, task: Task) -> None:
         stuck_ms = execution.opened_ms + rules.stuck_after_ms
         state.schedule(stuck_ms, task.task_id, task.open_phase, STUCK_DUE)
     schedule_latency(state, task)
+
+
+def _drop_stale(state: PartitionState) -> None:
+    """Make the deadlines anew from the tasks: what ended early has left its entries behind."""
+    state.due.clear()
+    for task in state.tasks.values():
+        schedule_all(state, task)
 
 
 def _settle_all(state: PartitionState, pending: dict[str, Task]) -> None:

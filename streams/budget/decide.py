@@ -26,8 +26,13 @@ def settle(state: PartitionState, task: Task) -> None:
     was_blocking, task.own = task.own == BLOCK, own
     _settle_one(state, task)
     if was_blocking != (own == BLOCK):
-        for descendant in open_descendants(state, task):
-            _settle_one(state, descendant)
+        settle_below(state, task)
+
+
+def settle_below(state: PartitionState, task: Task) -> None:
+    """Publish a decision for each open descendant that inherits, or no longer inherits, a block."""
+    for descendant in open_descendants(state, task):
+        _settle_one(state, descendant)
 
 
 def redecide(state: PartitionState, task: Task) -> None:
@@ -65,7 +70,10 @@ def enforcement(state: PartitionState, task: Task) -> UnenforcedReason | None:
 def _settle_one(state: PartitionState, task: Task) -> None:
     if not task.is_ended:  # what an ended task inherited stays as it was at its end
         blocked_above = next((one for one in task.ancestors() if one.own == BLOCK), None)
-        task.inherited_from = None if blocked_above is None else blocked_above.task_id
+        above_id = None if blocked_above is None else blocked_above.task_id
+        if above_id != task.inherited_from:
+            state.touch(task)
+            task.inherited_from = above_id
     standing = BLOCK if task.inherited_from is not None else task.own
     if standing != task.verdict:
         previous, task.verdict = task.verdict, standing
@@ -85,7 +93,8 @@ def _emit(state: PartitionState, task: Task, previous: int) -> None:
     if task.verdict >= WARN:
         cause, _ = explanation(judged, name, index)
     line = cell.line
-    text = "" if line is None else message(name, index, used, line.limit, task.verdict)
+    assert line is not None
+    text = message(name, index, used, line.limit, task.verdict)
     state.emit(
         Topic.DECISIONS,
         "stoploss.decision",
@@ -100,8 +109,8 @@ def _emit(state: PartitionState, task: Task, previous: int) -> None:
             inherited_from=judged.task_id if inherits else None,
             cell=cell_ref(name, index),
             used=number(used, METRICS[index]),
-            limit=None if line is None else number(line.limit, METRICS[index]),
-            ratio=None if line is None else ratio(used, line.limit),
+            limit=number(line.limit, METRICS[index]),
+            ratio=ratio(used, line.limit),
             message=f"{judged.task_id}, above this task: {text}" if inherits else text,
             cause=cause,
             mode=state.mode,
@@ -114,7 +123,10 @@ def _emit(state: PartitionState, task: Task, previous: int) -> None:
 
 
 def _deciding_cell(task: Task, level: int, at_ms: int) -> tuple[str | None, int]:
-    """Of the cells that stand at the verdict, the one furthest over its limit; first wins ties."""
+    """Of the cells that stand at the verdict, the one furthest over its limit; first wins ties.
+
+    Every task has limits of tokens, so that there is always one.
+    """
     best: tuple[str | None, int] = (None, 0)
     best_used, best_limit = -1, 1
     for name, index, cell in task.cells():

@@ -73,11 +73,21 @@ def raise_level(
                 task.block = task.block or Block(name, index, used)
         cell.aim()
     if is_firm:
-        cell.firm = max(cell.firm, min(cell.level, level_at(cell.line.at, used)))
+        confirm(cell)
+
+
+def confirm(cell: Cell) -> None:
+    """Note that what ended runs have used is measured: the levels it reaches stay."""
+    if cell.line is not None:
+        cell.firm = max(cell.firm, min(cell.level, level_at(cell.line.at, cell.used)))
 
 
 def withdraw(state: PartitionState, task: Task, name: str | None, used: int) -> None:
-    """Take back the latency levels that only an estimate has reached, highest first."""
+    """Take back the latency levels that only an estimate has reached, highest first.
+
+    Args:
+        used: with the estimate of a run that is open now; what rests on that one stays.
+    """
     cell = task.cell(name, LATENCY)
     if cell.line is None:
         return
@@ -85,8 +95,11 @@ def withdraw(state: PartitionState, task: Task, name: str | None, used: int) -> 
     for level in range(cell.level, target, -1):
         if cell.line.at[level - 1] != NEVER:
             _emit_breach(state, task, name, LATENCY, cell, used=used, level=level, withdrawn=True)
-    cell.level = cell.firm = target
+    cell.level = target
     cell.aim()
+    confirm(cell)
+    if task.block is not None and task.block.phase == name and task.block.metric == LATENCY:
+        task.block = task.block if target == BLOCK else None
 
 
 def relevel(state: PartitionState, task: Task) -> None:

@@ -10,7 +10,7 @@ from schemas.errors import InvalidFieldError
 from schemas.events import PhaseEnded, PhaseStarted
 from schemas.fields import ExecutionOutcome, PhaseOutcome
 from streams.budget.evaluate import judge_task_cells, raise_level, withdraw
-from streams.budget.latency import STUCK_DUE, Duration, checked, schedule_latency
+from streams.budget.latency import STUCK_DUE, Duration, checked, schedule_latency, used_ms
 from streams.budget.limits import TaskClass, compute_limits
 from streams.budget.policy import Policy
 from streams.budget.records import budgeted_importance, emit_execution
@@ -62,11 +62,16 @@ def phase_of(task: Task, name: str) -> Phase:
     """Return a task's phase, made when it is first named."""
     phase = task.phases.get(name)
     if phase is None:
-        lines = task.limits.phases.get(name)
-        if lines is None:
-            lines = compute_limits(task.policy, task_class(task), (name,)).phases[name]
-        phase = task.phases[name] = new_phase(lines)
+        if name not in task.limits.phases:  # the policy lists it by its default alone
+            named = (*beyond_policy(task), name)
+            task.limits = compute_limits(task.policy, task_class(task), named)
+        phase = task.phases[name] = new_phase(task.limits.phases[name])
     return phase
+
+
+def beyond_policy(task: Task) -> tuple[str, ...]:
+    """Return the phases that a task has used and its policy does not name."""
+    return tuple(name for name in task.phases if name not in task.policy.phases)
 
 
 def inferred_execution(phase: Phase, attempt: int) -> Execution:
@@ -90,11 +95,12 @@ def fold_phase_started(state: PartitionState, task: Task, event: PhaseStarted) -
         return
     if execution not in phase.executions:
         phase.executions.append(execution)
+    own_ms = epoch_ms(event.time)
     if task.is_ended:
         execution.outcome = ExecutionOutcome.OPEN_AT_END
+        _begin(state, task, phase, execution, event.source, own_ms)
         emit_execution(state, task, name, phase, execution)
         return
-    own_ms = epoch_ms(event.time)
     if task.open_phase is not None:
         task.flag("superseded")
         close_open(state, task, ExecutionOutcome.SUPERSEDED, event.source, own_ms)
@@ -112,6 +118,7 @@ def fold_phase_ended(state: PartitionState, task: Task, event: PhaseEnded) -> No
     own_ms = epoch_ms(event.time)
     if data.duration_ms is not None:
         duration = checked(data.duration_ms, limit_ms, is_measured=True)
+        execution.timed = True
     else:
         duration = _between(task, execution, event.source, own_ms, state.clock_ms)
     _close(state, task, data.phase, phase, execution, outcome, duration, own_ms)
@@ -161,18 +168,28 @@ def _open(
     source: str,
     own_ms: int,
 ) -> None:
+    _begin(state, task, phase, execution, source, own_ms)
+    task.open_phase = name
+    phase.current = execution
+    schedule_latency(state, task)
+    stuck_ms = state.clock_ms + task.policy.clock.stuck_after_ms
+    state.schedule(stuck_ms, task.task_id, name, STUCK_DUE)
+
+
+def _begin(
+    state: PartitionState,
+    task: Task,
+    phase: Phase,
+    execution: Execution,
+    source: str,
+    own_ms: int,
+) -> None:
     if execution.latency_ms:  # adopted: its model time was its latency until now
         _set_latency(task, phase, execution, 0)
     execution.opened_ms = state.clock_ms
     execution.started_ms = own_ms
     execution.source = source
-    execution.historical = state.clock_ms - own_ms > task.policy.clock.historical_after_ms
-    task.open_phase = name
-    phase.current = execution
-    schedule_latency(state, task)
-    state.schedule(
-        execution.opened_ms + task.policy.clock.stuck_after_ms, task.task_id, name, STUCK_DUE
-    )
+    execution.historical = state.append_ms - own_ms > task.policy.clock.historical_after_ms
 
 
 def _between(task: Task, execution: Execution, source: str, own_ms: int, clock_ms: int) -> Duration:
@@ -208,9 +225,10 @@ def _close(
     phase.current = phase.open or phase.find(1)
     _set_latency(task, phase, execution, duration.duration_ms)
     for owner, cell in ((name, phase.latency), (None, task.latency)):
+        used = used_ms(task, owner, cell, state.clock_ms)
         if duration.is_measured:
-            withdraw(state, task, owner, cell.used)
-        raise_level(state, task, owner, LATENCY, cell.used, is_firm=duration.is_measured)
+            withdraw(state, task, owner, used)
+        raise_level(state, task, owner, LATENCY, used, is_firm=duration.is_measured)
     schedule_latency(state, task)
     emit_execution(state, task, name, phase, execution)
 

@@ -8,7 +8,18 @@ from streams.budget.evaluate import raise_level
 from streams.budget.state import PartitionState, Task
 
 DEPTH_MAX = 64
+RESERVED = ("partition/", "policy/")
 TOKENS, COST = 0, 2
+
+
+def check_task_id(field: str, task_id: str) -> None:
+    """Refuse what would stand in the way of the partition's own records in `tasks`.
+
+    Raises:
+        InvalidFieldError: names the field.
+    """
+    if task_id.startswith(RESERVED):
+        raise InvalidFieldError(field, task_id, f"a task id: not one with {' or '.join(RESERVED)}")
 
 
 def check_parent(state: PartitionState, task_id: str, parent_id: str) -> None:

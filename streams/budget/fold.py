@@ -15,6 +15,7 @@ from schemas.events import (
     AllGranted,
     ClockTick,
     Event,
+    EventBase,
     JustificationReviewed,
     ModeSet,
     PartitionEvent,
@@ -34,10 +35,11 @@ from schemas.events import (
 from schemas.outputs import DeadLetterDetail, Lifecycle
 from schemas.topics import Topic
 from streams.budget.clock import advance, next_deadline_ms
-from streams.budget.decide import redecide, settle
+from streams.budget.decide import redecide, settle, settle_below
 from streams.budget.dedupe import is_seen, mark_of, remember
 from streams.budget.effects import Effect, Refused
 from streams.budget.executions import check_phase, fold_phase_ended, fold_phase_started
+from streams.budget.families import check_task_id
 from streams.budget.lifecycle import fold_task_ended, fold_task_started, open_task
 from streams.budget.limits import Grant, check_multiplier
 from streams.budget.operators import (
@@ -68,7 +70,6 @@ RareEvent = (
     | TaskRecovered
 )
 VALUE_LENGTH_MAX = 80
-RESERVED = ("partition/", "policy/")
 
 
 def fold(
@@ -100,10 +101,11 @@ def fold(
             case AllGranted() | ModeSet() | PolicySet() | ClockTick():
                 _fold_partition_event(state, event)
             case _:
+                state.append_ms = append_ms
                 _fold_task_event(state, event)
     except InvalidFieldError as error:
         detail = DeadLetterDetail(error.field, f"{error.value}"[:VALUE_LENGTH_MAX], error.allowed)
-        task_id = None if isinstance(event, Refusal) else event.subject
+        task_id = event.subject if isinstance(event, EventBase) else None
         _refuse(state, "invalid_field", detail, task_id)
     state.next_offset = offset + 1
     if state.clock_ms - state.checkpoint_ms >= state.active_policy.clock.checkpoint_every_ms:
@@ -118,8 +120,8 @@ def open_task_count(state: PartitionState) -> int:
 
 def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
     task = state.tasks.get(event.subject)
-    if task is None and event.subject.startswith(RESERVED):
-        raise InvalidFieldError("subject", event.subject, "a task id")
+    if task is None:
+        check_task_id("subject", event.subject)
     mark = mark_of(event)
     if task is not None and is_seen(task, event.source, mark):
         return
@@ -182,8 +184,10 @@ def _fold_start(state: PartitionState, task: Task | None, event: TaskStarted) ->
     task = fold_task_started(state, task, event)
     _touched(state, task, event)
     settle(state, task)
-    for ancestor in task.ancestors():
-        settle(state, ancestor)
+    if task.parent is not None:
+        settle_below(state, task)
+        for ancestor in task.ancestors():
+            settle(state, ancestor)
     return task
 
 

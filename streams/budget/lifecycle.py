@@ -9,15 +9,17 @@ from schemas.envelope import epoch_ms
 from schemas.errors import InvalidFieldError
 from schemas.events import TaskEnded, TaskStarted, TaskStartedData
 from schemas.fields import Complexity, ExecutionOutcome, Importance, TaskOutcome
-from schemas.outputs import DeadLetterDetail
+from schemas.outputs import DeadLetterDetail, Overshoot
 from schemas.topics import Topic
 from streams.budget.decide import settle
 from streams.budget.effects import Refused
 from streams.budget.evaluate import judge_task_cells, relevel
-from streams.budget.executions import close_open, task_class
-from streams.budget.families import check_parent, link, unlink
+from streams.budget.executions import beyond_policy, close_open, task_class
+from streams.budget.families import check_parent, check_task_id, link, unlink
+from streams.budget.ladder import BLOCK
 from streams.budget.latency import ABANDONED_DUE, REMOVAL_DUE, schedule_latency
 from streams.budget.limits import (
+    Limits,
     Lines,
     NamedAmounts,
     TaskClass,
@@ -46,14 +48,12 @@ def open_task(state: PartitionState, task_id: str) -> Task:
 
 
 def fold_task_started(state: PartitionState, task: Task | None, event: TaskStarted) -> Task:
-    """Begin a task, or complete one that usage has opened; a second start is only flagged.
+    """Begin a task, or complete one that something else has opened.
 
     Raises:
         InvalidFieldError: nothing was changed then.
     """
     data = event.data
-    if task is not None and task.known:
-        return task
     policy = state.active_policy if task is None else task.policy
     _check_start(state, policy, event)
     overrides, refused = _read_overrides(policy, data)
@@ -75,24 +75,37 @@ def fold_task_started(state: PartitionState, task: Task | None, event: TaskStart
     if is_late:
         task.unflag("inferred")
         task.limits_version += 1
-    set_limits(state, task)
+    over = set_limits(state, task)
     if data.parent_task_id is not None and task.parent is None:
         parent = state.tasks.get(data.parent_task_id) or open_task(state, data.parent_task_id)
         link(state, task, parent)
-    emit_lifecycle(state, task, "started", Told(by=data.by))
+    emit_lifecycle(state, task, "started", Told(by=data.by, overshoot=over))
     return task
 
 
-def set_limits(state: PartitionState, task: Task) -> None:
-    """Compute the limits from what the task is now, and judge its cells by them."""
-    named = tuple(name for name in task.phases if name not in task.policy.phases)
-    task.limits = state.limits_for(task.policy, task_class(task), named)
+def limits_of(state: PartitionState, task: Task) -> Limits:
+    """Return the limits that follow from what the task is now."""
+    return state.limits_for(task.policy, task_class(task), beyond_policy(task))
+
+
+def set_limits(state: PartitionState, task: Task) -> Overshoot | None:
+    """Compute the limits from what the task is now, and judge its cells by them.
+
+    Returns:
+        The overshoot of a block that these limits lift.
+    """
+    over = overshoot(state, task)
+    task.limits = limits_of(state, task)
     _aim((task.tokens, task.latency, task.cost), task.limits.task)
     for name, phase in task.phases.items():
         _aim((phase.tokens, phase.latency, phase.cost), task.limits.phases[name])
-    _flag_class(task)
+    flag_class(task)
     relevel(state, task)
     schedule_latency(state, task)
+    if any(cell.level == BLOCK for _, _, cell in task.cells()):
+        return None
+    task.block = None
+    return over
 
 
 def fold_task_ended(state: PartitionState, task: Task, event: TaskEnded) -> None:
@@ -192,6 +205,7 @@ def _check_start(state: PartitionState, policy: Policy, event: TaskStarted) -> N
     if data.budget_multiplier is not None:
         check_multiplier("data.budget_multiplier", data.budget_multiplier, above=0)
     if data.parent_task_id is not None:
+        check_task_id("data.parent_task_id", data.parent_task_id)
         check_parent(state, event.subject, data.parent_task_id)
 
 
@@ -224,7 +238,8 @@ def _aim(cells: tuple[Cell, Cell, Cell], lines: Lines) -> None:
         cell.aim()
 
 
-def _flag_class(task: Task) -> None:
+def flag_class(task: Task) -> None:
+    """Set the flags that say why a task is not budgeted as it asked for."""
     for name in CRITICAL_FLAGS:
         task.unflag(name)
     if budgeted_importance(task) is not task.importance:

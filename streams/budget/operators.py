@@ -16,18 +16,18 @@ from schemas.events import (
     TaskRecovered,
 )
 from schemas.fields import ExecutionOutcome, Importance, RecoverAction, TaskOutcome
+from streams.budget.amounts import number
 from streams.budget.evaluate import judge_task_cells, relevel
 from streams.budget.executions import close_open, task_class
-from streams.budget.ladder import BLOCK
-from streams.budget.lifecycle import end_task, set_limits
+from streams.budget.lifecycle import end_task, flag_class, limits_of, set_limits
 from streams.budget.limits import (
     METRICS,
-    NO_AMOUNTS,
     TASK,
     Amounts,
     Grant,
     Lines,
     NamedAmounts,
+    TaskClass,
     by_metric,
     check_multiplier,
     check_named_limits,
@@ -59,7 +59,8 @@ def check_grant(task: Task | None, policy: Policy, event: TaskGranted) -> Grant:
         ):
             if new is not None and current is not None and new < current:
                 field = f"data.limits.{name}.{metric}"
-                raise InvalidFieldError(field, new, f"at least the current limit, {current}")
+                allowed = f"at least the current limit, {number(current, metric)}"
+                raise InvalidFieldError(field, number(new, metric), allowed)
     return Grant(limits=named)
 
 
@@ -71,8 +72,6 @@ def apply_grant(state: PartitionState, task: Task, grant: Grant, by: str, reason
     set_limits(state, task)
     if len(task.grants) > GRANTS_MAX:
         task.grants = (Grant(limits=_as_amounts(task)),)
-    if max(cell.level for _, _, cell in task.cells()) < BLOCK:
-        task.block = None
     emit_lifecycle(state, task, "granted", Told(by=by, reason=reason, overshoot=over))
 
 
@@ -99,10 +98,9 @@ def fold_reclassified(state: PartitionState, task: Task, event: TaskReclassified
             task.justification, task.approved = data.reason.strip() or None, None
     task.flag("reclassified")
     task.limits_version += 1
-    set_limits(state, task)
-    emit_lifecycle(
-        state, task, "reclassified", Told(by=data.by, reason=data.reason, previous=previous)
-    )
+    over = set_limits(state, task)
+    told = Told(by=data.by, reason=data.reason, previous=previous, overshoot=over)
+    emit_lifecycle(state, task, "reclassified", told)
 
 
 def fold_explained(state: PartitionState, task: Task, event: TaskExplained) -> None:
@@ -118,14 +116,14 @@ def fold_reviewed(state: PartitionState, task: Task, event: JustificationReviewe
     task.approved = data.approved
     if data.approved and task.justification is None:
         task.justification = (data.reason or "").strip() or None
-    before = task.limits
-    named = tuple(name for name in task.phases if name not in task.policy.phases)
-    if state.limits_for(task.policy, task_class(task), named).task != before.task:
+    over = None
+    if limits_of(state, task) != task.limits:
         task.limits_version += 1
-    set_limits(state, task)
-    emit_lifecycle(
-        state, task, "reviewed", Told(by=data.by, approved=data.approved, reason=data.reason)
-    )
+        over = set_limits(state, task)
+    else:  # levels once reached stay: nothing is judged anew
+        flag_class(task)
+    told = Told(by=data.by, approved=data.approved, reason=data.reason, overshoot=over)
+    emit_lifecycle(state, task, "reviewed", told)
 
 
 def check_recovered(task: Task | None, event: TaskRecovered) -> None:
@@ -171,27 +169,24 @@ def fold_recovered(state: PartitionState, task: Task, event: TaskRecovered) -> N
 
 
 def _derive_cells(state: PartitionState, task: Task) -> None:
-    """Sum the cells from the executions, and those of the task from its phases and children."""
-    children = list(state.children.get(task.task_id, {}).values())
-    for phase in task.phases.values():
+    """Sum the cells from the executions; what children used, some forgotten by now, is kept."""
+    phases = list(task.phases.values())
+    tokens = task.tokens.used - sum(phase.tokens.used for phase in phases)
+    cost = task.cost.used - sum(phase.cost.used for phase in phases)
+    for phase in phases:
         phase.tokens.used = sum(one.metered for one in phase.executions)
         phase.latency.used = sum(one.latency_ms for one in phase.executions)
         phase.cost.used = sum(one.counters.cost_usd for one in phase.executions)
-    phases = list(task.phases.values())
-    task.tokens.used = sum(one.tokens.used for one in phases)
-    task.tokens.used += sum(one.tokens.used for one in children)
-    task.cost.used = sum(one.cost.used for one in phases)
-    task.cost.used += sum(one.cost.used for one in children)
-    task.latency.used = sum(one.latency.used for one in phases)
+    task.tokens.used = tokens + sum(phase.tokens.used for phase in phases)
+    task.cost.used = cost + sum(phase.cost.used for phase in phases)
+    task.latency.used = sum(phase.latency.used for phase in phases)
+    task.limits_version += 1  # what is crossed is published anew
     relevel(state, task)
 
 
 def _current(task: Task | None, policy: Policy, name: str) -> Amounts:
-    limits = (
-        compute_limits(policy, task_class(task), (name,) if name != TASK else ()) if task else None
-    )
-    if limits is None:
-        return NO_AMOUNTS
+    kind = TaskClass() if task is None else task_class(task)
+    limits = compute_limits(policy, kind, () if name == TASK else (name,))
     return _amounts(limits.task if name == TASK else limits.phases[name])
 
 

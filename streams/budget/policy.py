@@ -124,7 +124,7 @@ def policy_from_toml(text: str, origin: str) -> Policy:
     """
     try:
         own = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, ArithmeticError, RecursionError) as error:
         reason = InvalidFieldError("file", str(error), "TOML 1.0")
         raise InvalidPolicyError(origin, [reason]) from error
     whole = _merged(_builtin_document(), own)
@@ -142,11 +142,10 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
         InvalidPolicyError: everything that is wrong, at once.
     """
     try:
-        whole = _JSON_DECODER.decode(document)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        reason = InvalidFieldError("policy", str(error), "the policy as JSON")
+        return _checked(_from_null(_JSON_DECODER.decode(document)), origin)
+    except (msgspec.MsgspecError, ArithmeticError, RecursionError) as error:
+        reason = InvalidFieldError("policy", f"{error}", "the policy as JSON")
         raise InvalidPolicyError(origin, [reason]) from error
-    return _checked(_from_null(whole), origin)
 
 
 @cache

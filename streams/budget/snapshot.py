@@ -5,6 +5,7 @@ derived is not stored: sums of latency, deadlines, the index of children.
 """
 
 from collections.abc import Iterable
+from decimal import Decimal
 from fractions import Fraction
 from sys import intern
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.envelope import rfc3339
-from schemas.errors import Remedy, StoplossError
+from schemas.errors import InvalidFieldError, Remedy, StoplossError
 from schemas.events import partition_subject
 from schemas.fields import ExecutionOutcome, Metric, Number, Scope, TaskOutcome
 from schemas.outputs import PolicyRef
@@ -30,10 +31,10 @@ from schemas.topics import Topic
 from streams.budget.amounts import folded, metered_milli, number
 from streams.budget.clock import schedule_all
 from streams.budget.effects import Effect
-from streams.budget.executions import task_class
 from streams.budget.explain import counters_json, counters_of
 from streams.budget.ladder import LEVEL_OF, LEVELS, Line, line
 from streams.budget.latency import used_ms
+from streams.budget.lifecycle import limits_of
 from streams.budget.limits import METRICS, Grant, NamedAmounts, TaskClass, by_metric
 from streams.budget.policy import InvalidPolicyError, Policy, policy_from_json
 from streams.budget.state import (
@@ -50,7 +51,7 @@ from streams.budget.state import (
 
 LATENCY = 1
 PARTITION_KEY = "partition/"
-HISTORICAL, SKEWED = 1, 2  # bits of `ExecutionState.flags`
+HISTORICAL, SKEWED, TIMED = 1, 2, 4  # bits of `ExecutionState.flags`
 
 
 class TornStateError(StoplossError):
@@ -186,7 +187,10 @@ def restore(
     if own is not None:
         _restore_partition(state, own, policies)
     for data in stored:
-        state.tasks[data.task_id] = _restore_task(state, data, policies)
+        try:
+            state.tasks[data.task_id] = _restore_task(state, data, policies)
+        except (InvalidFieldError, LookupError, ValueError) as error:
+            raise TornStateError(partition, data.task_id, f"{error!r}") from error
     for data in stored:
         _relate(state, data)
     return state
@@ -261,7 +265,9 @@ def _execution(execution: Execution, sources: list[str], *, is_single: bool) -> 
         source=sources.index(source) if source in sources else source,
         ended_ms=execution.ended_ms,
         latency_ms=execution.latency_ms,
-        flags=execution.historical * HISTORICAL | execution.skewed * SKEWED,
+        flags=execution.historical * HISTORICAL
+        | execution.skewed * SKEWED
+        | execution.timed * TIMED,
         counters=None if is_single else counters_json(execution.counters, zeros=False),
     )
 
@@ -293,7 +299,8 @@ def _amounts(stored: dict[str, dict[str, Number]]) -> NamedAmounts:
 def _grant(grant: Grant) -> GrantState:
     if grant.multiplier is None:
         return GrantState(limits=_amounts_json(grant.limits))
-    return GrantState(multiplier=str(grant.multiplier))
+    exact = Decimal(grant.multiplier.numerator) / grant.multiplier.denominator
+    return GrantState(multiplier=format(exact, "f"))
 
 
 def _rolled(task: Task) -> tuple[int, int] | None:
@@ -425,6 +432,7 @@ def _restore_phase(task: Task, data: PhaseState) -> Phase:
                 latency_ms=stored.latency_ms,
                 historical=bool(stored.flags & HISTORICAL),
                 skewed=bool(stored.flags & SKEWED),
+                timed=bool(stored.flags & TIMED),
             )
         )
     phase = Phase(Cell(), Cell(), Cell(), executions)
@@ -450,8 +458,7 @@ def _sum(task: Task, rolled: tuple[int, int]) -> None:
 
 def _restore_lines(state: PartitionState, task: Task, data: TaskStateData) -> None:
     """Take the limits as they were stored; they are shared where the formula still gives them."""
-    named = tuple(name for name in task.phases if name not in task.policy.phases)
-    task.limits = state.limits_for(task.policy, task_class(task), named)
+    task.limits = limits_of(state, task)
     for stored in data.cells:
         index = METRICS.index(stored.metric)
         lines = task.limits.task if stored.phase is None else task.limits.phases[stored.phase]

@@ -116,6 +116,7 @@ class Execution(Struct, gc=False, eq=False):
     latency_ms: int = 0
     historical: bool = False
     skewed: bool = False
+    timed: bool = False  # its phase.ended brought a duration
 
     @property
     def is_open(self) -> bool:
@@ -270,6 +271,7 @@ class PartitionState(Struct, kw_only=True):
     checkpoint_ms: int = 0
     # Below: derived, or of one fold only; not part of what is stored.
     offset: int = -1
+    append_ms: int = 0
     index: int = 0
     event_id: str | None = None
     effects: list[Effect] = field(default_factory=list)

@@ -11,11 +11,12 @@ from streams.budget.decide import settle
 from streams.budget.evaluate import raise_level
 from streams.budget.executions import check_phase, inferred_execution, phase_of
 from streams.budget.families import roll_up
+from streams.budget.latency import schedule_latency, used_ms
 from streams.budget.lifecycle import open_task
 from streams.budget.records import emit_execution
 from streams.budget.state import Execution, PartitionState, Phase, Task
 
-TOKENS, LATENCY, COST = 0, 1, 2
+LATENCY = 1
 
 
 def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> Task:
@@ -56,6 +57,8 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
     has_crossed = _add(task, phase, metered, latency_ms, cost)
     if has_crossed:
         _raise_levels(state, task, name, phase)
+    if latency_ms:
+        schedule_latency(state, task)
     if task.parent is not None and (metered or cost):
         has_crossed |= roll_up(state, task, metered, cost)
     if execution.revision or task.is_ended:
@@ -72,10 +75,11 @@ def _count(task: Task, execution: Execution, data: PhaseUsageData, cost: int) ->
     """Add to the run's counters; return what counts as latency (of a run without a start)."""
     counters = execution.counters
     calls = 1 if data.model_calls is None else data.model_calls
-    counters.report(data, calls, cost)
     if data.usage_known is False:
-        counters.unknown_usage += max(calls, 1)
+        calls = max(calls, 1)
+        counters.unknown_usage += calls
         task.flag("unknown_usage")
+    counters.report(data, calls, cost)
     if data.estimated:
         counters.estimated_usage += max(calls, 1)
         task.flag("estimated_usage")
@@ -87,7 +91,7 @@ def _count(task: Task, execution: Execution, data: PhaseUsageData, cost: int) ->
         task.flag("clock_skew")
         return 0
     counters.duration_ms += duration_ms
-    if execution.opened_ms is not None or execution.ended_ms is not None:
+    if execution.opened_ms is not None or execution.timed:
         return 0
     execution.latency_ms += duration_ms
     return duration_ms
@@ -104,6 +108,7 @@ def _add(task: Task, phase: Phase, metered: int, latency_ms: int, cost: int) -> 
         cell.used += latency_ms
         total.used += latency_ms
         is_due = is_due or cell.used >= cell.next_at or total.used >= total.next_at
+        is_due = is_due or task.open_phase is not None  # an open run counts as well
     if cost:
         cell, total = phase.cost, task.cost
         cell.used += cost
@@ -113,9 +118,11 @@ def _add(task: Task, phase: Phase, metered: int, latency_ms: int, cost: int) -> 
 
 
 def _raise_levels(state: PartitionState, task: Task, name: str, phase: Phase) -> None:
-    for index, cell in ((TOKENS, phase.tokens), (LATENCY, phase.latency), (COST, phase.cost)):
-        if cell.used >= cell.next_at:
-            raise_level(state, task, name, index, cell.used)
-    for index, cell in ((TOKENS, task.tokens), (LATENCY, task.latency), (COST, task.cost)):
-        if cell.used >= cell.next_at:
-            raise_level(state, task, None, index, cell.used)
+    for owner, cells in (
+        (name, (phase.tokens, phase.latency, phase.cost)),
+        (None, (task.tokens, task.latency, task.cost)),
+    ):
+        for index, cell in enumerate(cells):
+            used = used_ms(task, owner, cell, state.clock_ms) if index == LATENCY else cell.used
+            if used >= cell.next_at:
+                raise_level(state, task, owner, index, used)
