@@ -34,6 +34,15 @@ class OpenBatch:
         self.records += records
         self.size_bytes += sum(len(record.value or b"") for record in records)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it must be committed whatever else is waiting."""
+        return (
+            self.events >= EVENTS_MAX
+            or len(self.records) >= RECORDS_MAX
+            or self.size_bytes >= BYTES_MAX
+        )
+
     def due_in_s(self, now_s: float, *, lag: int) -> float:
         """Return how long the commit can still wait; 0 or less is now.
 
@@ -41,9 +50,7 @@ class OpenBatch:
             now_s: the loop's time.
             lag: how many events the partition has that can be read at once.
         """
-        if self.events >= EVENTS_MAX or len(self.records) >= RECORDS_MAX:
-            return 0.0
-        if self.size_bytes >= BYTES_MAX or (self.urgent and lag == 0):
+        if self.is_full or (self.urgent and lag == 0):
             return 0.0
         if lag == 0:
             gather_s = GATHER_QUIET_S

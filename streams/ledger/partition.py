@@ -156,7 +156,7 @@ class PartitionWorker:
                 run.process(self._released),
                 self._pump(reader, run),
                 self._append_policy(state),
-                tick(self._shared.appender, settings, state, lambda: bool(self._inbox)),
+                tick(self._shared.appender, settings, state, lambda: self._inbox.records > 0),
                 beat(self._shared.appender, settings, self.partition, lambda: run.standing),
             )
         finally:
@@ -211,6 +211,10 @@ class PartitionWorker:
             for chunk in chunks:
                 run.end_offset = chunk.end_offset
                 await self._inbox.put(chunk)
+            if not chunks or chunks[-1].next_offset >= chunks[-1].end_offset:
+                # Caught up: what comes while a commit is on its way is read in one go after it.
+                # Reading on meanwhile, an event or two at a time, took more time than all else.
+                await self._inbox.wanted()
 
     async def _append_policy(self, state: PartitionState) -> None:
         """Append the built-in policy where there is none yet; it counts when it comes back."""
@@ -247,21 +251,27 @@ class _Run:
         self.end_offset = state.next_offset
         self._stand()
 
+    @property
+    def _waiting(self) -> int:
+        """How many events could be folded at once."""
+        return self._lag + self._inbox.records
+
     async def process(self, released: asyncio.Event) -> None:
         """Fold what comes in and commit it, until released; then commit what is open."""
         clock = asyncio.get_running_loop().time
         while not released.is_set():
             wait_s = None
             if self._open is not None:
-                wait_s = max(0.0, self._open.due_in_s(clock(), lag=self._lag))
+                wait_s = max(0.0, self._open.due_in_s(clock(), lag=self._waiting))
             chunk = await self._inbox.get(wait_s)
             if chunk is not None:
                 self._fold(chunk, clock())
             if self._open is None:
                 continue
-            if self._open.due_in_s(clock(), lag=self._lag) <= 0:
+            # What has already been read comes along: a commit costs what it costs.
+            if self._open.due_in_s(clock(), lag=self._waiting) <= 0:
                 await self._commit()
-            else:
+            elif chunk is not None:
                 await asyncio.sleep(0)  # the other partitions' turn
         if self._open is not None:
             await self._commit()
