@@ -1,8 +1,10 @@
 """One partition of an output topic, read up to what had been written at a moment."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schemas.errors import UnavailableError
 from streams.kafka.errors import OffsetGoneError
@@ -12,6 +14,26 @@ from streams.kafka.reader import KafkaReader
 # An open transaction holds back what comes after it; the broker ends it after at most this long,
 # where its owner does not (60 s is Kafka's default for others' producers).
 STANDSTILL_S = 90.0
+# A new topic, and one whose leader moves, is away for a moment.
+AWAY_MAX_S = 10.0
+AGAIN_AFTER_S = 0.2
+
+Answer = TypeVar("Answer")
+
+
+async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask Kafka again for a while where it does not answer.
+
+    Raises:
+        UnavailableError: it did not for `AWAY_MAX_S`.
+    """
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type(UnavailableError),
+        stop=stop_after_delay(AWAY_MAX_S),
+        wait=wait_fixed(AGAIN_AFTER_S),
+        reraise=True,
+    )
+    return await attempts(ask)
 
 
 class OutputReader:
@@ -28,11 +50,11 @@ class OutputReader:
 
     async def begin(self) -> None:
         """Note what is written by now, open transactions included: all of it will be read."""
-        first = await self._reader.first_offset()
+        first = await patiently(self._reader.first_offset)
         if first > self._reader.offset:
             self._reader.seek(first)
             self.trimmed = True
-        self._until = await self._reader.written_offset()
+        self._until = await patiently(self._reader.written_offset)
 
     def has_ended(self) -> bool:
         """Whether everything is read that was written at `begin`."""
@@ -48,7 +70,7 @@ class OutputReader:
             return []
         try:
             async with asyncio.timeout(STANDSTILL_S):
-                while not (chunks := await self._reader.read()):
+                while not (chunks := await patiently(self._reader.read)):
                     pass
         except TimeoutError:
             raise UnavailableError(f"{self!r}: a transaction stays open") from None
@@ -67,7 +89,7 @@ class OutputReader:
         while not self.has_ended():
             for record in await self.read():
                 yield record
-        self._until = await self._reader.end_offset()
+        self._until = await patiently(self._reader.end_offset)
         while not self.has_ended():
             for record in await self.read():
                 yield record
@@ -75,7 +97,7 @@ class OutputReader:
     async def at(self, offset: int) -> RawRecord | None:
         """Return the record at an offset, if it is still there."""
         reader = KafkaReader(self._client, self.topic, self.partition, offset)
-        for chunk in await reader.read():
+        for chunk in await patiently(reader.read):
             for record in chunk.records:
                 return record if record.offset == offset else None
         return None

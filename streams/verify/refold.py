@@ -26,7 +26,7 @@ from streams.kafka.producers import fits
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
 from streams.verify.compare import Expected, Merge, found
-from streams.verify.reading import OutputReader
+from streams.verify.reading import OutputReader, patiently
 from streams.verify.result import Difference, PartitionReport, VerifyResult
 from streams.verify.stored import StoredState
 
@@ -138,7 +138,7 @@ class _Judge:
         """Read where the ledger stands, then how far the rest is written."""
         await self._stored.read()  # 1.
         self.report.next_offset = self._stored.next_offset
-        self.report.first_offset = await self._events.first_offset()
+        self.report.first_offset = await patiently(self._events.first_offset)
         compacted_before_ms = time.time_ns() // 1_000_000 - COMPACTION_LAG_MS
         for topic in OUTPUTS:  # 2.
             reader = self._reader(topic)
@@ -170,7 +170,7 @@ class _Judge:
         while self._events.offset < next_offset:
             before = self._events.offset
             try:
-                chunks = await self._events.read()
+                chunks = await patiently(self._events.read)
             except OffsetGoneError as gone:
                 self._events.seek(gone.first)  # a difference will show, if it was needed
                 continue
