@@ -6,8 +6,8 @@
 
 Before the arrow: verb, subject, then words and `name=value`. On every line: `+90s` moves the clock
 first (also ms, m, h, d), `own=-10m` is the event's own time from the clock, `id=`, `seq=` and
-`source=` are the envelope's. After it, separated by commas: the task's verdict, `TASK-2 block` for
-another's, `refused FIELD`, `nothing` (no record at all), or any line of `said`.
+`source=` are the envelope's. After it, separated by semicolons: the verdict of the task (of the line
+before, where the event is for all of them), `TASK-2 block` for another's, `refused FIELD`, `nothing` (no record at all), or any line of `said`.
 """
 
 import re
@@ -17,7 +17,6 @@ from typing import Any
 
 from schemas.events import partition_subject
 from schemas.outputs import Breach, Decision, ExecutionRecord, Lifecycle
-from schemas.refusal import refusal
 from schemas.topics import Topic
 from streams.budget.effects import Effect, Refused
 from streams.budget.ladder import LEVELS
@@ -39,12 +38,13 @@ def story(text: str, *, policy: Policy | None = None, **policies: Policy) -> Wor
 
 def tell(world: World, text: str, **policies: Policy) -> World:
     """Go on with a history."""
+    subject = ""
     for line in text.splitlines():
         told, _, _ = line.partition("#")
         event, _, seen = told.partition("→")
         if event.strip():
-            subject = _happen(world, shlex.split(event), policies)
-            for claim in filter(None, (one.strip() for one in seen.split(","))):
+            subject = _happen(world, shlex.split(event), policies) or subject
+            for claim in filter(None, (one.strip() for one in seen.split(";"))):
                 _check(world, subject, claim, line.strip())
     return world
 
@@ -92,7 +92,7 @@ def _check(world: World, subject: str, claim: str, line: str) -> None:
 
 
 def _happen(world: World, words: Words, policies: dict[str, Policy]) -> str:
-    """Fold the event of one line; return its subject."""
+    """Fold the event of one line; return its task, or nothing where it is for all of them."""
     verb, *rest = words
     moves = [word for word in rest if re.fullmatch(r"\+\d+[a-z]+", word)]
     rest = [word for word in rest if word not in moves]
@@ -100,7 +100,7 @@ def _happen(world: World, words: Words, policies: dict[str, Policy]) -> str:
     plain = [word for word in rest if "=" not in word]
     append_ms = world.clock_ms + sum(map(duration_ms, moves))
     if verb == "garbage":
-        world.fold(refusal("not_json", "value", "}", "JSON"), append_ms)
+        world.take(b"}", append_ms)
         return ""
     kind, whole_partition, data_of = VERBS[verb]
     subject = OWN_SUBJECT if whole_partition else plain.pop(0)
@@ -119,7 +119,7 @@ def _happen(world: World, words: Words, policies: dict[str, Policy]) -> str:
         ),
         append_ms,
     )
-    return subject
+    return "" if whole_partition else subject
 
 
 def duration_ms(text: str) -> int:

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from schemas.decode import decode_event
-from schemas.envelope import Envelope, rfc3339
-from schemas.events import ClockTick, Event
+from schemas.envelope import rfc3339
+from schemas.events import ClockTick
 from schemas.outputs import OUTPUT_TYPES, Breach, Decision, ExecutionRecord, Lifecycle
-from schemas.refusal import Refusal
 from schemas.state import STATE_TYPES
 from schemas.topics import Topic
 from streams.budget.effects import Effect, Refused
+from streams.budget.encode import ENCODER, EffectEncoder, Encoded
 from streams.budget.fold import fold
 from streams.budget.policy import Policy, builtin_policy
 from streams.budget.snapshot import drain_changes, partition_state, restore, task_state
@@ -26,8 +26,15 @@ from streams.budget.state import PartitionState, Task, new_partition
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 PARTITION = 3
 OWN_SUBJECT = f"partition/{PARTITION}"
-ENCODER = msgspec.json.Encoder(decimal_format="number")
 TYPES = OUTPUT_TYPES | STATE_TYPES
+
+
+class Cause(msgspec.Struct):
+    """A record of `events`."""
+
+    offset: int
+    value: bytes
+    key: bytes | None = None
 
 
 class World:
@@ -36,31 +43,31 @@ class World:
     def __init__(self, policy: Policy | None = None) -> None:
         self.default_policy = policy or builtin_policy()
         self.state = new_partition(PARTITION, self.default_policy)
-        self.restarted = new_partition(PARTITION, self.default_policy)
         self.records: dict[str, bytes] = {}
         self.offset = 0
         self.clock_ms = START_MS
+        self.inputs: list[tuple[bytes, int]] = []
+        self.output: list[tuple[Topic, Encoded]] = []
         self.effects: list[Effect] = []
         self.last: list[Effect] = []
         self._numbers: dict[str, int] = {}
         self._standing: set[tuple[str, str, str, int]] = set()
 
-    def take(self, record: bytes, append_ms: int | None = None) -> list[Effect]:
-        """Decode and fold one record, as it stands in `events`."""
-        return self.fold(decode_event(record), append_ms)
-
-    def fold(self, event: Event | Refusal, append_ms: int | None = None) -> list[Effect]:
-        """Fold one event at the next offset; the clock stands where no `append_ms` is given."""
-        self.clock_ms = max(self.clock_ms, append_ms or 0)
+    def take(self, value: bytes, append_ms: int | None = None) -> list[Effect]:
+        """Fold one record of `events` at the next offset; the clock stands without `append_ms`."""
         at_ms = self.clock_ms if append_ms is None else append_ms
+        self.clock_ms = max(self.clock_ms, at_ms)
+        cause = Cause(self.offset, value)
         before = self._state_at(at_ms)
+        event = decode_event(value)
         effects = list(fold(self.state, event, offset=self.offset, append_ms=at_ms))
-        self._fold_restarted(event, at_ms, effects)
+        self._fold_restarted(cause, at_ms, effects)
         self._check_published(effects)
         if is_refused(effects):
             assert snapshot(self.state) == before, "a refused event left a trace"
-        elif not isinstance(event, Refusal):
-            self._check_repeated(event, at_ms)
+        elif not isinstance(event, ClockTick):
+            self._check_repeated(cause, at_ms)
+        self.inputs.append((value, at_ms))
         self.offset += 1
         self.effects += effects
         self.last = effects
@@ -96,33 +103,41 @@ class World:
     def _state_at(self, at_ms: int) -> dict[str, Any]:
         """What the state is once the clock has moved there, and nothing else happened."""
         moved = restored(self.records, self.default_policy)
-        fold(moved, tick(), offset=self.offset, append_ms=at_ms)
+        fold(moved, TICK, offset=self.offset, append_ms=at_ms)
         return snapshot(moved)
 
-    def _check_repeated(self, event: Event, at_ms: int) -> None:
+    def _check_repeated(self, cause: Cause, at_ms: int) -> None:
         """What a producer sends twice changes nothing."""
-        if isinstance(event, ClockTick):
-            return
         again = restored(self.records, self.default_policy)
+        event = decode_event(cause.value)
         effects = fold(again, event, offset=self.offset + 1, append_ms=at_ms)
-        after = snapshot(again)
-        assert list(effects) == [], "an event that was sent twice was folded twice"
-        assert after == snapshot(self.state), "an event that was sent twice left a trace"
+        assert not effects, "an event that was sent twice was folded twice"
+        assert snapshot(again) == snapshot(self.state), "an event sent twice left a trace"
 
-    def _fold_restarted(self, event: Event | Refusal, at_ms: int, effects: list[Effect]) -> None:
+    def _fold_restarted(self, cause: Cause, at_ms: int, effects: list[Effect]) -> None:
         """The same event, folded by a ledger that has just restored what the last one wrote."""
-        self.restarted = restored(self.records, self.default_policy)
-        again = fold(self.restarted, event, offset=self.offset, append_ms=at_ms)
-        assert published(again) == published(effects), "a restart changed what was published"
-        for effect in [*again, *drain_changes(self.restarted)]:
+        again = restored(self.records, self.default_policy)
+        event = decode_event(cause.value)
+        caused = fold(again, event, offset=self.offset, append_ms=at_ms)
+        output = [encoded(effect, self.clock_ms, cause) for effect in effects]
+        assert [encoded(one, self.clock_ms, cause) for one in caused] == output, (
+            "a restart changed what was published"
+        )
+        for effect in [*caused, *drain_changes(again)]:
             if effect.topic is Topic.TASKS:
-                if effect.data is None:
-                    self.records.pop(effect.key)
-                else:
-                    self.records[effect.key] = encoded(effect)
-        assert snapshot(self.restarted) == snapshot(self.state), "a restart changed the state"
+                self._store(effect)
+        assert snapshot(again) == snapshot(self.state), "a restart changed the state"
         kept = restored(self.records, self.default_policy)
         assert snapshot(kept) == snapshot(self.state), "what is stored is not the state"
+        topics = (effect.topic for effect in effects)
+        self.output += zip(topics, output, strict=True)
+
+    def _store(self, effect: Effect) -> None:
+        value = encoded(effect, self.clock_ms).value
+        if value is None:
+            del self.records[effect.key]
+        else:
+            self.records[effect.key] = value
 
     def _check_published(self, effects: Sequence[Effect]) -> None:
         ids = [(effect.offset, effect.index) for effect in effects]
@@ -141,7 +156,8 @@ class World:
                 case _:
                     pass
             if effect.data is not None and not isinstance(effect.data, Refused):
-                msgspec.json.decode(encoded(effect), type=Envelope[TYPES[effect.type]])  # type: ignore[name-defined]
+                data = ENCODER.encode(effect.data)
+                msgspec.json.decode(data, type=TYPES[effect.type])
 
     def _check_breach(self, breach: Breach) -> None:
         """A breach is unique by cell, level and version of the limits, unless it was withdrawn."""
@@ -174,23 +190,10 @@ def snapshot(state: PartitionState) -> dict[str, Any]:
     }
 
 
-def encoded(effect: Effect) -> bytes:
+def encoded(effect: Effect, clock_ms: int, cause: Cause | None = None) -> Encoded:
     """The record that the ledger writes."""
-    data = effect.data
-    return ENCODER.encode(
-        Envelope(
-            id=f"{PARTITION}-{effect.offset}-{effect.index}",
-            source="stoploss/ledger",
-            type=effect.type,
-            subject=effect.key,
-            time=rfc3339(0),
-            data=data,
-        )
-    )
-
-
-def published(effects: Sequence[Effect]) -> list[tuple[str, bytes]]:
-    return [(effect.topic.value, encoded(effect)) for effect in effects]
+    encoder = EffectEncoder(PARTITION, "stoploss.events", lambda _: True)
+    return encoder.encode(effect, clock_ms, cause)
 
 
 def is_refused(effects: Sequence[Effect]) -> bool:
@@ -198,12 +201,6 @@ def is_refused(effects: Sequence[Effect]) -> bool:
     return any(isinstance(one.data, Refused) for one in effects) and not any(
         isinstance(one.data, Lifecycle) and one.data.change == "started" for one in effects
     )
-
-
-def tick() -> ClockTick:
-    event = decode_event(record("clock.tick", OWN_SUBJECT, "tick", None, START_MS))
-    assert isinstance(event, ClockTick)
-    return event
 
 
 def record(
@@ -230,5 +227,8 @@ def record(
     if data is not None:
         envelope["data"] = data
     return ENCODER.encode(envelope)
+
+
+TICK = decode_event(record("clock.tick", OWN_SUBJECT, "tick", None, START_MS))
 
 
