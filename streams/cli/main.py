@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import importing, running, topics
+from streams.cli import demo, doctor, importing, operators, policies, running, tasks, topics
 from streams.cli.exits import run
 
 app = typer.Typer(
@@ -44,9 +44,20 @@ def stoploss(
 
 
 app.command("up")(running.up)
+app.command("demo")(demo.demo)
 app.command("ledger")(running.ledger)
 app.add_typer(topics.app, name="topics", help="Create or check the topics.")
 app.command("import")(importing.import_logs)
+app.command("tasks")(tasks.tasks)
+app.command("task")(tasks.task)
+app.command("watch")(tasks.watch)
+app.command("grant")(operators.grant)
+app.command("mode")(operators.mode)
+app.add_typer(policies.app, name="policy", help="Check, apply or show the policy.")
+app.command("reclassify")(operators.reclassify)
+app.command("explain")(operators.explain)
+app.command("doctor")(doctor.doctor)
+app.command("recover")(operators.recover)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,13 +23,13 @@ from schemas.outputs import DeadLetterDetail, Decision, PolicyRef
 from schemas.state import TaskStateData
 from schemas.topics import Topic
 from streams.cli.exits import AnswerIsNoError
+from streams.cli.facts import Standing, standing
 from streams.cli.options import user
 from streams.cli.reading import LedgerView, Log, Seen, decode_decision
 from streams.kafka.ports import Record
 from streams.kafka.together import write_together
 
-LEDGER_SILENT_AFTER_MS = 30_000
-# No heartbeat of late: a ledger may just be starting, but nobody waits long for one.
+# Several heartbeats long: without one nobody waits for a ledger any longer.
 WITHOUT_LEDGER_S = 3.0
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -55,8 +55,8 @@ class TaskOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_id: str
     event: str
     written: Written
-    before: TaskStateData
-    after: TaskStateData
+    before: Standing
+    after: Standing
     decisions: list[Decision] = []
 
 
@@ -141,8 +141,8 @@ async def operate_on_task(
         task_id=task_id,
         event=kind,
         written=written[0],
-        before=seen.state,
-        after=find_task(view, task_id).state,
+        before=standing(seen.state),
+        after=standing(find_task(view, task_id).state),
         decisions=[each for each in decisions if each.task_id == task_id],
     )
 
@@ -261,31 +261,36 @@ async def _folded(
     """Bring `view` up to date until every event is folded.
 
     Raises:
-        UnavailableError: that takes too long; it says what is missing.
+        UnavailableError: no ledger is running, or it takes too long; it says which.
     """
-    beats = await log.heartbeats()
-    now_ms = time.time_ns() // 1_000_000
-    silent = [
-        at.partition
-        for at in written
-        if at.partition not in beats or now_ms - beats[at.partition].at_ms > LEDGER_SILENT_AFTER_MS
-    ]
-    within_s = min(timeout_s, WITHOUT_LEDGER_S) if silent else timeout_s
-    missing = {at.partition for at in written}
-    try:
-        async with asyncio.timeout(within_s):
-            for watch, at in zip(watches, written, strict=True):
-                await _folded_in(log, view, watch, at)
-                missing.discard(at.partition)
-    except TimeoutError:
-        where = ", ".join(str(each) for each in sorted(missing))
-        why = (
-            "no ledger is running" if silent else f"the ledger did not get to it in {within_s:g} s"
-        )
-        raise UnavailableError(
-            f"{why} (partitions {where}); the event is written and will count when the ledger "
-            "reads it: do not repeat it; `stoploss doctor` shows more"
-        ) from None
+    began_ms = time.time_ns() // 1_000_000
+    missing = dict(zip(watches, written, strict=True))
+    for within_s in (min(WITHOUT_LEDGER_S, timeout_s), timeout_s - WITHOUT_LEDGER_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for watch, at in list(missing.items()):
+                    await _folded_in(log, view, watch, at)
+                    del missing[watch]
+        if not missing:
+            return
+        beats = await log.heartbeats()
+        silent = [
+            each.partition
+            for each in missing
+            if each.partition not in beats or beats[each.partition].at_ms < began_ms
+        ]
+        if silent:
+            raise _unfolded("no ledger is running", silent)
+    late = [each.partition for each in missing]
+    raise _unfolded(f"the ledger did not get to it within {timeout_s:g} s", late)
+
+
+def _unfolded(why: str, partitions: Sequence[int]) -> UnavailableError:
+    where = ", ".join(str(each) for each in sorted(partitions))
+    return UnavailableError(
+        f"{why} (partitions {where}); the event is written and counts as soon as a ledger reads "
+        "it: do not repeat it; `stoploss doctor` shows more"
+    )
 
 
 async def _folded_in(log: Log, view: LedgerView, watch: _Watch, at: Written) -> None:

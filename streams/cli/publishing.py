@@ -29,6 +29,7 @@ class Publisher:
         self._producer = producer
         self._waiting: list[asyncio.Future[Any]] = []
         self.sent = 0
+        self.ends: dict[int, int] = {}  # by partition: the offset after the last event of ours
 
     async def send(self, event: Event) -> None:
         """Queue one event; now and then wait until Kafka has those before it."""
@@ -42,7 +43,9 @@ class Publisher:
     async def flush(self) -> None:
         """Wait until Kafka has every event."""
         waiting, self._waiting = self._waiting, []
-        await asyncio.gather(*waiting)
+        for delivered in await asyncio.gather(*waiting):
+            end = delivered.offset + 1
+            self.ends[delivered.partition] = max(end, self.ends.get(delivered.partition, 0))
         self.sent += len(waiting)
 
 

@@ -1,25 +1,33 @@
 """Topics read by a command: whole, or from a place on, typed."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from schemas.envelope import Envelope
+from schemas.errors import UnavailableError
 from schemas.outputs import Breach, DeadLetter, Decision, Heartbeat
 from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
 from schemas.topics import BY_PARTITION, Topic
-from streams.kafka.ports import RawRecord
+from streams.kafka.ports import Chunk, RawRecord
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
 
 # One heartbeat comes a second for each partition: so many seconds are read back.
 HEARTBEATS_LOOKED_AT = 20
+# A new topic has no leader for a moment, one whose broker restarts for some seconds.
+PATIENCE_S = 5.0
+RETRY_EVERY_S = 0.05
 POLICY_KEY = "policy/"
 PARTITION_KEY = "partition/"
+
+Answer = TypeVar("Answer")
 
 _TASK = msgspec.json.Decoder(Envelope[TaskStateData])
 _PARTITION = msgspec.json.Decoder(Envelope[PartitionStateData])
@@ -74,6 +82,62 @@ class LedgerView:
             self.unreadable += 1
 
 
+class PatientReader:
+    """A reader that tries again for a while: a leader has just been chosen, or is being chosen."""
+
+    def __init__(self, reader: KafkaReader) -> None:
+        self._reader = reader
+
+    def __repr__(self) -> str:
+        return f"<PatientReader {self._reader}>"
+
+    @property
+    def offset(self) -> int:
+        """Where the next read begins."""
+        return self._reader.offset
+
+    def seek(self, offset: int) -> None:
+        """Go on from `offset`."""
+        self._reader.seek(offset)
+
+    async def read(self) -> Sequence[Chunk]:
+        """Return what comes next, which may be nothing."""
+        return await _patiently(self._reader.read)
+
+    async def first_offset(self) -> int:
+        """Return the offset of the first record that is left."""
+        return await _patiently(self._reader.first_offset)
+
+    async def end_offset(self) -> int:
+        """Return the offset after the last committed record."""
+        return await _patiently(self._reader.end_offset)
+
+    async def written_offset(self) -> int:
+        """Return the offset after the last record, those of open transactions included."""
+        return await _patiently(self._reader.written_offset)
+
+    async def offset_since(self, timestamp_ms: int) -> int:
+        """Return the offset of the first record of that time or later."""
+        return await _patiently(functools.partial(self._reader.offset_since, timestamp_ms))
+
+
+async def _patiently(request: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return the answer to `request`, which is made again while Kafka is not ready for it.
+
+    Raises:
+        UnavailableError: Kafka is not ready for too long.
+    """
+    clock_s = asyncio.get_running_loop().time
+    deadline_s = clock_s() + PATIENCE_S
+    while True:
+        try:
+            return await request()
+        except UnavailableError:
+            if clock_s() > deadline_s:
+                raise
+        await asyncio.sleep(RETRY_EVERY_S)
+
+
 class Log:
     """A connection to the topics of one system."""
 
@@ -90,9 +154,10 @@ class Log:
         name = self.settings.topic(Topic.TASKS)
         return range(len(self._client.cluster.partitions_for_topic(name)))
 
-    def reader(self, topic: Topic, partition: int, offset: int = 0) -> KafkaReader:
+    def reader(self, topic: Topic, partition: int, offset: int = 0) -> PatientReader:
         """Return a reader of one partition."""
-        return KafkaReader(self._client, self.settings.topic(topic), partition, offset)
+        name = self.settings.topic(topic)
+        return PatientReader(KafkaReader(self._client, name, partition, offset))
 
     async def records(
         self, topic: Topic, partition: int, first: int | None = None

@@ -8,6 +8,7 @@ from typing import TypeVar
 from schemas.errors import UnavailableError
 from streams.cli.place import kafka_of
 from streams.cli.reading import Log, opened
+from streams.kafka.settings import Settings
 
 Answer = TypeVar("Answer")
 # What an operation says itself about a ledger that is late is better than what is said here.
@@ -21,16 +22,28 @@ def ask(folder: Path, timeout_s: float, question: Callable[[Log], Awaitable[Answ
         UnavailableError: Kafka, a topic or the ledger cannot be reached in time.
         StoplossError: as the question itself.
     """
+
+    async def with_log(settings: Settings) -> Answer:
+        async with opened(settings) as log:
+            return await question(log)
+
+    return ask_place(folder, timeout_s, with_log)
+
+
+def ask_place(
+    folder: Path, timeout_s: float, question: Callable[[Settings], Awaitable[Answer]]
+) -> Answer:
+    """Return what `question` finds at the Kafka that is meant, whatever topics it has; as `ask`."""
     return asyncio.run(_ask(folder, timeout_s, question))
 
 
 async def _ask(
-    folder: Path, timeout_s: float, question: Callable[[Log], Awaitable[Answer]]
+    folder: Path, timeout_s: float, question: Callable[[Settings], Awaitable[Answer]]
 ) -> Answer:
     async with kafka_of(folder, timeout_s) as place:
         try:
-            async with asyncio.timeout(timeout_s + GRACE_S), opened(place.settings) as log:
-                return await question(log)
+            async with asyncio.timeout(timeout_s + GRACE_S):
+                return await question(place.settings)
         except TimeoutError:
             where = place.settings.bootstrap_servers
             raise UnavailableError(

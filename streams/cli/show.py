@@ -19,9 +19,9 @@ LEVEL_STYLES = {
     Verdict.BLOCK: "bold red",
 }
 MODE_STYLES = {Mode.OBSERVE: "cyan", Mode.PARTIAL: "yellow", Mode.ENFORCE: "bold red"}
-BAR_WIDTH = 12
+BAR_WIDTH = 8
 BAR_FULL_SHARE = 2.0  # where a task's tokens block by default
-NARROW_COLUMNS = 20
+COMPACT_FROM = 100_000
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -29,7 +29,7 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 def console() -> Console:
     """Return the console of stdout; piped, it is as wide as its content needs."""
     width = None if sys.stdout.isatty() else 160
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any Struct of ours
@@ -40,7 +40,7 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any Struct of ours
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """Return an empty table without lines."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for name in columns:
         made.add_column(
             name, justify="right" if name in right else "left", overflow="ellipsis", no_wrap=True
@@ -64,6 +64,16 @@ def amount(value: Number, metric: Metric) -> str:
             return f"${Decimal(value):,.2f}"
 
 
+def metric_name(metric: Metric) -> str:
+    """Return `tokens`, `latency` or `cost`: the unit stands with the number."""
+    return metric.value.removesuffix("_ms").removesuffix("_usd")
+
+
+def compact(tokens: Number) -> str:
+    """Return `12,345` or, from 100,000 on, `1,234k`."""
+    return f"{int(tokens):,}" if tokens < COMPACT_FROM else f"{int(tokens) // 1000:,}k"
+
+
 def duration(passed_ms: int) -> str:
     """Return `0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`, `3 d 4 h`."""
     if passed_ms < 10_000:  # noqa: PLR2004 - below, tenths tell something
@@ -80,8 +90,8 @@ def duration(passed_ms: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return `93 %`; nothing where there is no limit."""
-    return "–" if share is None else f"{share * 100:,.0f} %"
+    """Return `93 %`, rounded down: what shows 90 % has reached it; a dash where nothing is limited."""
+    return "–" if share is None else f"{int(share * 100):,} %"
 
 
 def bar(share: float | None, verdict: Verdict) -> Text:

@@ -1,15 +1,12 @@
 """`stoploss topics create`: make the topics, or check those that exist."""
 
-import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from schemas.errors import UnavailableError
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
-from streams.cli.place import kafka_of
+from streams.cli.shot import ask_place
 from streams.cli.show import print_json
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 
@@ -43,7 +40,13 @@ def create(
 
     Example: STOPLOSS_BOOTSTRAP_SERVERS=kafka:9092 stoploss topics create --replication 3
     """
-    report = asyncio.run(_create(folder, timeout_s, partitions, replication, create=not check))
+    report = ask_place(
+        folder,
+        timeout_s,
+        lambda settings: create_or_check_topics(
+            settings, partitions, replication, create=not check
+        ),
+    )
     if as_json:
         print_json(report)
     else:
@@ -51,21 +54,6 @@ def create(
     if not report.fine:
         wrong = len(report.missing) + len(report.differences)
         raise AnswerIsNoError(f"topics: {wrong} not as they should be")
-
-
-async def _create(
-    folder: Path, timeout_s: float, partitions: int | None, replication: int | None, *, create: bool
-) -> TopicsReport:
-    async with kafka_of(folder, timeout_s) as place:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await create_or_check_topics(
-                    place.settings, partitions, replication, create=create
-                )
-        except TimeoutError:
-            raise UnavailableError(
-                f"Kafka at {place.settings.bootstrap_servers} did not answer in {timeout_s:g} s"
-            ) from None
 
 
 def _show(report: TopicsReport) -> None:

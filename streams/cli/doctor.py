@@ -1,0 +1,282 @@
+"""`stoploss doctor`: what is wrong with a running system, each with the command that mends it."""
+
+import shlex
+import time
+from collections import Counter
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.fields import Mode
+from schemas.outputs import PolicyRef
+from schemas.state import TaskStateData
+from schemas.topics import BY_PARTITION, DAY_MS, Topic
+from streams.cli.exits import AnswerIsNoError
+from streams.cli.facts import ENDED
+from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
+from streams.cli.reading import Beat, LedgerView, Log, opened
+from streams.cli.shot import ask_place
+from streams.cli.show import console, duration, print_json, table
+from streams.kafka.settings import Settings, named_settings
+from streams.kafka.topics import TopicsReport, create_or_check_topics
+
+LEDGER_SILENT_AFTER_MS = 30_000  # as enforcers judge it
+# A ledger that keeps up is a batch behind at most; this many are more than a moment's.
+LAG_EVENTS_MAX = 10_000
+STUCK_AFTER_MS = 4 * 3_600_000  # of a policy that is not known any more
+STUCK = "stuck"
+
+
+class Finding(Struct, frozen=True):
+    """One thing that is wrong: about what, what it is, and what mends it."""
+
+    about: str
+    problem: str
+    remedy: str
+
+
+class PartitionFacts(Struct, frozen=True, kw_only=True):
+    """How a partition is; what is None was never seen. `lag` counts events not folded yet."""
+
+    partition: int
+    next_offset: int | None
+    end_offset: int
+    lag: int
+    heartbeat_age_ms: int | None
+    mode: Mode | None
+    policy: PolicyRef | None
+
+
+class DoctorAnswer(Struct, frozen=True, kw_only=True):
+    """What `stoploss doctor` found; `dead_letters` by reason, of the last day."""
+
+    bootstrap_servers: str
+    topic_prefix: str
+    partitions: list[PartitionFacts] = []
+    open_tasks: int = 0
+    dead_letters: dict[str, int] = {}
+    findings: list[Finding]
+
+
+def doctor(
+    *, folder: Dir = DEFAULT_DIR, timeout_s: TimeoutS = TIMEOUT_S, as_json: Json = False
+) -> None:
+    """Look for what is wrong: topics, ledger, lag, stuck tasks, dead letters.
+
+    Exit code 1 where something is; each finding names the command that mends it.
+
+    Example: stoploss doctor --json
+    """
+    answer = ask_place(folder, timeout_s, _examine)
+    if as_json:
+        print_json(answer)
+    else:
+        _show(answer)
+    if answer.findings:
+        raise AnswerIsNoError(f"doctor: {len(answer.findings)} found")
+
+
+async def _examine(settings: Settings) -> DoctorAnswer:
+    report = await _topics(settings)
+    findings = _topic_findings(report)
+    needed = {settings.topic(topic) for topic in (*BY_PARTITION, Topic.HEARTBEATS)}
+    if needed & set(report.missing):
+        return DoctorAnswer(
+            bootstrap_servers=settings.bootstrap_servers,
+            topic_prefix=settings.topic_prefix,
+            findings=findings,
+        )
+    async with opened(settings) as log:
+        view = await log.ledger_view()
+        beats = await log.heartbeats()
+        now_ms = time.time_ns() // 1_000_000
+        facts = [await _partition(log, view, beats, now_ms, each) for each in log.partitions]
+        letters: Counter[str] = Counter()
+        for partition in log.partitions:
+            found = await log.dead_letters(partition, since_ms=now_ms - DAY_MS)
+            letters.update(letter.reason for letter in found)
+    findings += _ledger_findings(facts)
+    findings += _agreement_findings(facts)
+    findings += [
+        _stuck_finding(seen.state)
+        for _, seen in sorted(view.tasks.items())
+        if is_stuck(seen.state, view, now_ms)
+    ]
+    if letters:
+        findings.append(_letters_finding(settings, letters))
+    if view.unreadable:
+        findings.append(
+            Finding(
+                settings.topic(Topic.TASKS),
+                f"{view.unreadable} records cannot be read",
+                "use the same version of stoploss as the ledger, or a newer one",
+            )
+        )
+    return DoctorAnswer(
+        bootstrap_servers=settings.bootstrap_servers,
+        topic_prefix=settings.topic_prefix,
+        partitions=facts,
+        open_tasks=sum(seen.state.status != ENDED for seen in view.tasks.values()),
+        dead_letters=dict(sorted(letters.items())),
+        findings=findings,
+    )
+
+
+async def _topics(settings: Settings) -> TopicsReport:
+    """Compare the topics; how many partitions is the operator's choice unless a setting says it."""
+    report = await create_or_check_topics(settings, create=False)
+    events = settings.topic(Topic.EVENTS)
+    if "partitions" in named_settings() or events in report.missing:
+        return report
+    for difference in report.differences:
+        if difference.topic == events and difference.setting == "partitions":
+            return await create_or_check_topics(settings, int(difference.found), create=False)
+    return report
+
+
+def _topic_findings(report: TopicsReport) -> list[Finding]:
+    missing = [
+        Finding(name, "the topic is missing", "stoploss topics create") for name in report.missing
+    ]
+    different = [
+        Finding(
+            each.topic,
+            f"{each.setting} is {each.found}, should be {each.expected}",
+            "more partitions need a new STOPLOSS_TOPIC_PREFIX"
+            if each.setting == "partitions"
+            else f"kafka-configs.sh --alter --topic {each.topic} "
+            f"--add-config {each.setting}={each.expected}",
+        )
+        for each in report.differences
+    ]
+    return missing + different
+
+
+async def _partition(
+    log: Log, view: LedgerView, beats: dict[int, Beat], now_ms: int, partition: int
+) -> PartitionFacts:
+    state = view.partitions.get(partition)
+    end = await log.reader(Topic.EVENTS, partition).end_offset()
+    begin = await log.reader(Topic.EVENTS, partition).first_offset()
+    beat = beats.get(partition)
+    folded = begin if state is None else state.next_offset
+    # Not `end - folded`: the last offsets may be those of a transaction's markers.
+    unread = await anext(
+        (each.offset async for each in log.records(Topic.EVENTS, partition, folded)), None
+    )
+    return PartitionFacts(
+        partition=partition,
+        next_offset=None if state is None else state.next_offset,
+        end_offset=end,
+        lag=0 if unread is None else end - unread,
+        heartbeat_age_ms=None if beat is None else max(now_ms - beat.at_ms, 0),
+        mode=None if state is None else state.mode,
+        policy=None if state is None else state.policy,
+    )
+
+
+def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
+    findings = []
+    for each in facts:
+        about = f"partition {each.partition}"
+        waiting = f"; {each.lag:,} events wait" if each.lag else ""
+        age_ms = each.heartbeat_age_ms
+        if age_ms is None or age_ms > LEDGER_SILENT_AFTER_MS:
+            since = "no heartbeat" if age_ms is None else f"last heartbeat {duration(age_ms)} ago"
+            findings.append(
+                Finding(
+                    about,
+                    f"no ledger: {since}{waiting}",
+                    "stoploss up, or stoploss ledger where Kafka is somebody else's",
+                )
+            )
+        elif each.lag > LAG_EVENTS_MAX:
+            findings.append(
+                Finding(
+                    about,
+                    f"the ledger is {each.lag:,} events behind",
+                    "stoploss ledger --workers N, with more processes than now",
+                )
+            )
+    return findings
+
+
+def _agreement_findings(facts: list[PartitionFacts]) -> list[Finding]:
+    """Operators write to all partitions at once, so that they agree."""
+    findings = []
+    modes = {each.mode for each in facts if each.mode is not None}
+    if len(modes) > 1:
+        found = ", ".join(sorted(modes))
+        findings.append(
+            Finding("mode", f"differs: {found}", f"stoploss mode {min(modes)} --reason …")
+        )
+    policies = {each.policy.hash for each in facts if each.policy is not None}
+    if len(policies) > 1:
+        found = ", ".join(sorted(policies))
+        findings.append(Finding("policy", f"differs: {found}", "stoploss policy apply FILE"))
+    return findings
+
+
+def is_stuck(state: TaskStateData, view: LedgerView, now_ms: int) -> bool:
+    """Whether an open task is flagged, or its phase is open for longer than its policy allows."""
+    if state.status == ENDED:
+        return False
+    if STUCK in state.flags:
+        return True
+    phase = state.phases.get(state.open_phase or "")
+    if phase is None:
+        return False
+    opened_ms = [run.opened_ms for run in phase.executions if run.outcome is None and run.opened_ms]
+    return bool(opened_ms) and now_ms - max(opened_ms) > _stuck_after_ms(view, state)
+
+
+def _stuck_after_ms(view: LedgerView, state: TaskStateData) -> int:
+    policy = view.policies.get(state.policy.hash)
+    clock: dict[str, Any] = {} if policy is None else policy.policy.get("clock", {})
+    return int(clock.get("stuck_after_ms", STUCK_AFTER_MS))
+
+
+def _stuck_finding(state: TaskStateData) -> Finding:
+    phase = state.open_phase
+    action = "--end" if phase is None else "--close-phase"
+    return Finding(
+        f"task {state.task_id}",
+        f"stuck in {phase}" if phase else "stuck",
+        f"stoploss recover {shlex.quote(state.task_id)} {action} --reason …",
+    )
+
+
+def _letters_finding(settings: Settings, letters: Counter[str]) -> Finding:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(letters.items()))
+    return Finding(
+        "dead letters",
+        f"in the last day: {reasons}",
+        f"correct their sender; the originals stand in {settings.topic(Topic.DEAD_LETTERS)}",
+    )
+
+
+def _show(answer: DoctorAnswer) -> None:
+    out = console()
+    out.print(f"Kafka {answer.bootstrap_servers}, topics {answer.topic_prefix}*")
+    if answer.partitions:
+        made = table(
+            "PARTITION", "FOLDED TO", "LAG", "HEARTBEAT", "MODE", "POLICY",
+            right=("PARTITION", "FOLDED TO", "LAG"),
+        )  # fmt: skip
+        for each in answer.partitions:
+            age_ms = each.heartbeat_age_ms
+            made.add_row(
+                str(each.partition),
+                "–" if each.next_offset is None else f"{each.next_offset:,}",
+                f"{each.lag:,}",
+                "none" if age_ms is None else f"{duration(age_ms)} ago",
+                "–" if each.mode is None else each.mode.value,
+                "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
+            )
+        out.print(made)
+        out.print(f"{answer.open_tasks} tasks are open")
+    if not answer.findings:
+        out.print("nothing is wrong", style="green")
+    for finding in answer.findings:
+        out.print(f"{finding.about}: {finding.problem}", style="red")
+        out.print(f"    → {finding.remedy}")

@@ -1,0 +1,221 @@
+"""What people want to know about tasks, from what `tasks` says."""
+
+from msgspec import Struct
+
+from schemas.envelope import rfc3339
+from schemas.fields import (
+    Complexity,
+    Importance,
+    Metric,
+    Mode,
+    Number,
+    Scope,
+    UnenforcedReason,
+    Verdict,
+)
+from schemas.outputs import Breach, Decision, PolicyRef
+from schemas.state import CellState, PartitionStateData, TaskStateData
+from streams.cli.reading import LedgerView, Seen
+
+ENDED = "ended"
+BREAKER = "breaker"
+HELD_IN_PARTIAL = frozenset({Importance.LOW, Importance.MEDIUM})
+SEVERITY = {verdict: index for index, verdict in enumerate(Verdict)}
+
+
+class TaskRow(Struct, frozen=True, kw_only=True):
+    """One line of `stoploss tasks`. `share` is of the task's token limit."""
+
+    task_id: str
+    partition: int
+    status: str
+    task_type: str | None
+    complexity: Complexity
+    importance: Importance
+    phase: str | None
+    used_tokens: Number
+    limit_tokens: Number | None
+    share: float | None
+    verdict: Verdict
+    enforced: bool
+    unenforced_reason: UnenforcedReason | None
+
+
+class TasksAnswer(Struct, frozen=True):
+    """What `stoploss tasks` shows; `modes` by partition."""
+
+    tasks: list[TaskRow]
+    open_count: int
+    ended_count: int
+    modes: dict[int, Mode]
+
+
+class PhaseFacts(Struct, frozen=True):
+    """What was done in a phase, in all attempts together."""
+
+    attempts: int
+    counters: dict[str, Number]
+
+
+class TaskAnswer(Struct, frozen=True, kw_only=True):
+    """What `stoploss task ID` shows."""
+
+    task_id: str
+    partition: int
+    status: str
+    outcome: str | None
+    verdict: Verdict
+    enforced: bool
+    unenforced_reason: UnenforcedReason | None
+    inherited_from: str | None
+    complexity: Complexity
+    importance: Importance
+    justification: str | None
+    task_type: str | None
+    owner: str | None
+    team: str | None
+    labels: dict[str, str]
+    parent_task_id: str | None
+    children: list[str]
+    open_phase: str | None
+    started: str
+    last: str
+    ended: str | None
+    limits_version: int
+    policy: PolicyRef
+    flags: list[str]
+    cells: list[CellState]
+    phases: dict[str, PhaseFacts]
+    decisions: list[Decision]
+    breaches: list[Breach]
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """Where a task stands: before and after an operator's event."""
+
+    status: str
+    verdict: Verdict
+    complexity: Complexity
+    importance: Importance
+    open_phase: str | None
+    limits_version: int
+    cells: list[CellState]
+
+
+def standing(state: TaskStateData) -> Standing:
+    """Return what an operator's event may change."""
+    return Standing(
+        status=state.status,
+        verdict=state.verdict,
+        complexity=state.complexity,
+        importance=state.importance,
+        open_phase=state.open_phase,
+        limits_version=state.limits_version,
+        cells=state.cells,
+    )
+
+
+def task_cell(cells: list[CellState], metric: Metric) -> CellState | None:
+    """Return the task's own cell of a metric, if it has one."""
+    for cell in cells:
+        if cell.scope is Scope.TASK and cell.metric is metric:
+            return cell
+    return None
+
+
+def cell_share(cell: CellState | None) -> float | None:
+    """Return what part of its limit a cell has used."""
+    return None if cell is None or not cell.limit else float(cell.used / cell.limit)
+
+
+def unenforced_reason(
+    state: TaskStateData, partition: PartitionStateData | None
+) -> UnenforcedReason | None:
+    """Return why the task's decisions hold nobody now, None where they do."""
+    if state.status == ENDED:
+        return UnenforcedReason.ENDED
+    if partition is None:
+        return UnenforcedReason.OBSERVE
+    if partition.mode is Mode.ENFORCE or (
+        partition.mode is Mode.PARTIAL and state.importance in HELD_IN_PARTIAL
+    ):
+        return None
+    if partition.mode_by == BREAKER:
+        return UnenforcedReason.BREAKER
+    return UnenforcedReason(partition.mode.value)
+
+
+def task_row(view: LedgerView, seen: Seen) -> TaskRow:
+    """Return a task's line."""
+    state = seen.state
+    tokens = task_cell(state.cells, Metric.TOKENS)
+    reason = unenforced_reason(state, view.partitions.get(seen.partition))
+    return TaskRow(
+        task_id=state.task_id,
+        partition=seen.partition,
+        status=state.status,
+        task_type=state.task_type,
+        complexity=state.complexity,
+        importance=state.importance,
+        phase=state.open_phase or next(reversed(state.phases), None),
+        used_tokens=0 if tokens is None else tokens.used,
+        limit_tokens=None if tokens is None else tokens.limit,
+        share=cell_share(tokens),
+        verdict=state.verdict,
+        enforced=reason is None,
+        unenforced_reason=reason,
+    )
+
+
+def tasks_answer(view: LedgerView, *, ended_too: bool) -> TasksAnswer:
+    """Return the tasks, those with the highest share of their limit first."""
+    rows = [task_row(view, seen) for seen in view.tasks.values()]
+    open_rows = [row for row in rows if row.status != ENDED]
+    shown = rows if ended_too else open_rows
+    shown.sort(key=lambda row: (-(row.share or 0), row.task_id))
+    modes = {partition: state.mode for partition, state in sorted(view.partitions.items())}
+    return TasksAnswer(shown, len(open_rows), len(rows) - len(open_rows), modes)
+
+
+def task_answer(
+    view: LedgerView, seen: Seen, decisions: list[Decision], breaches: list[Breach]
+) -> TaskAnswer:
+    """Return everything about one task."""
+    state = seen.state
+    reason = unenforced_reason(state, view.partitions.get(seen.partition))
+    return TaskAnswer(
+        task_id=state.task_id,
+        partition=seen.partition,
+        status=state.status,
+        outcome=state.outcome,
+        verdict=state.verdict,
+        enforced=reason is None,
+        unenforced_reason=reason,
+        inherited_from=state.inherited_from,
+        complexity=state.complexity,
+        importance=state.importance,
+        justification=state.justification,
+        task_type=state.task_type,
+        owner=state.owner,
+        team=state.team,
+        labels=state.labels,
+        parent_task_id=state.parent_task_id,
+        children=sorted(
+            each.state.task_id
+            for each in view.tasks.values()
+            if each.state.parent_task_id == state.task_id
+        ),
+        open_phase=state.open_phase,
+        started=rfc3339(state.started_ms),
+        last=rfc3339(state.last_ms),
+        ended=None if state.ended_ms is None else rfc3339(state.ended_ms),
+        limits_version=state.limits_version,
+        policy=state.policy,
+        flags=state.flags,
+        cells=state.cells,
+        phases={
+            name: PhaseFacts(phase.attempts, phase.counters) for name, phase in state.phases.items()
+        },
+        decisions=decisions,
+        breaches=breaches,
+    )

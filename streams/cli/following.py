@@ -1,0 +1,101 @@
+"""Tasks and decisions as they come: what `watch` and `demo` look at."""
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any
+
+import aiokafka
+import aiokafka.errors
+import msgspec
+from msgspec import Struct
+
+from schemas.errors import UnavailableError
+from schemas.fields import Verdict
+from schemas.outputs import Decision
+from schemas.topics import Topic
+from streams.cli.reading import LedgerView, Log, decode_decision
+from streams.kafka.settings import Settings
+
+POLL_MS = 200
+FEED_LENGTH = 200
+DECISIONS_READ_BACK = 20  # of each partition
+STOP_WITHIN_S = 3.0
+
+
+class Told(Struct, frozen=True):
+    """A decision, and when it was made by the partition's clock."""
+
+    time: str
+    decision: Decision
+
+
+class Followed:
+    """What was seen so far. `changed` is set whenever there is more."""
+
+    def __init__(self) -> None:
+        self.view = LedgerView()
+        self.feed: deque[Told] = deque(maxlen=FEED_LENGTH)
+        self.decisions: dict[Verdict, int] = {}
+        self.changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Followed {self.view} decisions={sum(self.decisions.values())}>"
+
+    def decided_up_to(self, ends: dict[int, int]) -> bool:
+        """Whether every input before these offsets is folded."""
+        states = self.view.partitions
+        return all(
+            partition in states and states[partition].next_offset >= end
+            for partition, end in ends.items()
+        )
+
+    def take_decision(self, value: bytes | None) -> None:
+        """Remember a decision; a tombstone and what cannot be read are none."""
+        if value is None:
+            return
+        with contextlib.suppress(msgspec.MsgspecError):
+            envelope = decode_decision(value)
+            self.feed.append(Told(envelope.time, envelope.data))
+            verdict = envelope.data.verdict
+            self.decisions[verdict] = self.decisions.get(verdict, 0) + 1
+
+
+async def follow(settings: Settings, log: Log, followed: Followed) -> None:
+    """Keep `followed` up to date until cancelled: all of `tasks`, and the latest decisions.
+
+    Raises:
+        UnavailableError: Kafka does not answer.
+    """
+    consumer: Any = aiokafka.AIOKafkaConsumer(**settings.consumer_kwargs("follow"))
+    tasks, decisions = settings.topic(Topic.TASKS), settings.topic(Topic.DECISIONS)
+    try:
+        consumer.assign(
+            [
+                aiokafka.TopicPartition(topic, partition)
+                for topic in (tasks, decisions)
+                for partition in log.partitions
+            ]
+        )
+        await consumer.start()
+        for partition in log.partitions:
+            end = await log.reader(Topic.DECISIONS, partition).end_offset()
+            first = await log.reader(Topic.DECISIONS, partition).first_offset()
+            tp = aiokafka.TopicPartition(decisions, partition)
+            consumer.seek(tp, max(first, end - DECISIONS_READ_BACK))
+        while True:
+            found = await consumer.getmany(timeout_ms=POLL_MS)
+            for tp, records in found.items():
+                for record in records:
+                    if tp.topic == tasks:
+                        followed.view.take(tp.partition, record)
+                    else:
+                        followed.take_decision(record.value)
+            if found:
+                followed.changed.set()
+    except (aiokafka.errors.KafkaError, OSError) as error:
+        raise UnavailableError(f"Kafka at {settings.bootstrap_servers}: {error!r}") from error
+    finally:
+        with contextlib.suppress(TimeoutError, aiokafka.errors.KafkaError):
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await consumer.stop()

@@ -1,0 +1,295 @@
+"""What operators say: `grant`, `mode`, `reclassify`, `explain`, `recover`; each names who and why."""
+
+from collections import Counter
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from msgspec import Struct
+from rich.text import Text
+
+from schemas.errors import InvalidFieldError
+from schemas.events import (
+    AllGrantedData,
+    CellLimits,
+    ModeSetData,
+    TaskExplainedData,
+    TaskGrantedData,
+    TaskReclassifiedData,
+    TaskRecoveredData,
+)
+from schemas.fields import Complexity, Importance, Metric, Mode, RecoverAction
+from streams.cli.facts import cell_share, task_cell
+from streams.cli.operating import AllOutcome, TaskOutcome, operate_on_all, operate_on_task
+from streams.cli.options import (
+    DEFAULT_DIR,
+    TIMEOUT_S,
+    By,
+    Dir,
+    Json,
+    Reason,
+    TaskArgument,
+    TimeoutS,
+    named,
+)
+from streams.cli.reading import Log
+from streams.cli.shot import ask
+from streams.cli.show import amount, console, metric_name, percent, print_json, verdict_text
+from streams.cli.tables import decision_message
+
+MULTIPLIER_MAX = 10
+LIMIT_ALLOWED = (
+    "PHASE.METRIC=NUMBER or task.METRIC=NUMBER, such as THINK.tokens=9000; "
+    f"METRIC is {', '.join(Metric)}"
+)
+
+
+def grant(
+    task_id: Annotated[
+        str | None, typer.Argument(metavar="[TASK]", help="The task's id; or --all.")
+    ] = None,
+    *,
+    reason: Reason,
+    by: By = None,
+    multiplier: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="Multiply the current limits of all its cells, 1 < X ≤ 10."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CELL=N", help="A new limit, such as THINK.tokens=9000; repeatable."),
+    ] = None,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Every open task, in an emergency.")
+    ] = False,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Raise the limits of a task; what it used stays.
+
+    A verdict may fall by it, and a blocked task goes on. Granted again, a multiplier counts again.
+
+    Example: stoploss grant TASK-17 --multiplier 1.5 --reason "the tests need another round"
+    """
+    factor = _multiplier(multiplier)
+    limits = _limits(limit or [])
+    if (factor is None) == (limits is None):
+        given = "neither" if factor is None else "both"
+        raise InvalidFieldError("--multiplier, --limit", given, "exactly one of them")
+    if everybody != (task_id is None):
+        raise InvalidFieldError("TASK", task_id, "either a task's id or --all")
+    if task_id is None:
+        if factor is None:
+            raise InvalidFieldError("--limit", limit, "--multiplier with --all")
+        data = AllGrantedData(by=named(by), reason=reason, multiplier=factor)
+
+        async def for_all(log: Log) -> AllOutcome:
+            return await operate_on_all(log, "stoploss.all.granted", data, timeout_s)
+
+        _show_all(ask(folder, timeout_s, for_all), "granted to every open task", as_json=as_json)
+        return
+    granted = TaskGrantedData(by=named(by), reason=reason, multiplier=factor, limits=limits)
+    _on_task(task_id, "stoploss.task.granted", granted, folder, timeout_s, as_json=as_json)
+
+
+def mode(
+    mode: Annotated[
+        Mode,
+        typer.Argument(
+            metavar="MODE",
+            help="observe holds nobody, partial tasks of importance low and medium, enforce all.",
+        ),
+    ],
+    *,
+    reason: Reason,
+    by: By = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Say who is really held: nobody, some, or everybody.
+
+    It is written to every partition in one transaction; open tasks at review or block are decided
+    anew. Measuring goes on in every mode.
+
+    Example: stoploss mode observe --reason "blocks are wrong since the update"
+    """
+    data = ModeSetData(mode=mode, by=named(by), reason=reason)
+
+    async def question(log: Log) -> AllOutcome:
+        return await operate_on_all(log, "stoploss.mode.set", data, timeout_s)
+
+    _show_all(ask(folder, timeout_s, question), f"mode {mode.value}", as_json=as_json)
+
+
+def reclassify(
+    task_id: TaskArgument,
+    *,
+    reason: Reason,
+    by: By = None,
+    complexity: Annotated[Complexity | None, typer.Option(help="The new complexity.")] = None,
+    importance: Annotated[Importance | None, typer.Option(help="The new importance.")] = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Change a task's complexity or importance; its limits are computed anew.
+
+    They may fall: what is then crossed is decided. For critical, the reason is its justification.
+
+    Example: stoploss reclassify TASK-17 --importance critical --reason "data loss in production"
+    """
+    if complexity is None and importance is None:
+        raise InvalidFieldError("--complexity, --importance", "neither", "one of them, or both")
+    data = TaskReclassifiedData(
+        by=named(by), reason=reason, complexity=complexity, importance=importance
+    )
+    _on_task(task_id, "stoploss.task.reclassified", data, folder, timeout_s, as_json=as_json)
+
+
+def explain(
+    task_id: TaskArgument,
+    *,
+    text: Annotated[str, typer.Option(metavar="TEXT", help="What happened; kept in the log.")],
+    phase: Annotated[str | None, typer.Option(help="The phase that it is about.")] = None,
+    by: By = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Write the explanation that a review or block asks for.
+
+    Example: stoploss explain TASK-17 --text "the first plan missed the migration" --by ann
+    """
+    data = TaskExplainedData(by=named(by), text=text, phase=phase)
+    _on_task(task_id, "stoploss.task.explained", data, folder, timeout_s, as_json=as_json)
+
+
+def recover(
+    task_id: TaskArgument,
+    *,
+    reason: Reason,
+    close_phase: Annotated[
+        bool, typer.Option("--close-phase", help="Close the phase that is open.")
+    ] = False,
+    end: Annotated[bool, typer.Option("--end", help="End the task.")] = False,
+    refold: Annotated[
+        bool, typer.Option("--refold", help="Derive its sums anew from its executions.")
+    ] = False,
+    by: By = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Mend a task that is stuck: `stoploss doctor` names them.
+
+    Example: stoploss recover TASK-17 --close-phase --reason "its enforcer has crashed"
+    """
+    chosen = [
+        action
+        for action, given in (
+            (RecoverAction.CLOSE_PHASE, close_phase),
+            (RecoverAction.END_TASK, end),
+            (RecoverAction.REFOLD, refold),
+        )
+        if given
+    ]
+    if len(chosen) != 1:
+        given = ", ".join(chosen) or "none"
+        raise InvalidFieldError("--close-phase, --end, --refold", given, "exactly one of them")
+    data = TaskRecoveredData(by=named(by), reason=reason, action=chosen[0])
+    _on_task(task_id, "stoploss.task.recovered", data, folder, timeout_s, as_json=as_json)
+
+
+def _on_task(
+    task_id: str, kind: str, data: Struct, folder: Path, timeout_s: float, *, as_json: bool
+) -> None:
+    async def question(log: Log) -> TaskOutcome:
+        return await operate_on_task(log, task_id, kind, data, timeout_s)
+
+    outcome = ask(folder, timeout_s, question)
+    if as_json:
+        print_json(outcome)
+    else:
+        _show_task(outcome)
+
+
+def _show_task(outcome: TaskOutcome) -> None:
+    out = console()
+    before, after = outcome.before, outcome.after
+    done = outcome.event.rpartition(".")[2]
+    head = Text(f"{outcome.task_id} {done}: ").append_text(verdict_text(before.verdict))
+    if after.verdict is not before.verdict:
+        head.append(" → ").append_text(verdict_text(after.verdict))
+    else:
+        head.append(", as before")
+    if after.status != before.status:
+        head.append(f"; {before.status} → {after.status}")
+    out.print(head)
+    for name, was, now in (
+        ("complexity", before.complexity.value, after.complexity.value),
+        ("importance", before.importance.value, after.importance.value),
+        ("open phase", before.open_phase or "none", after.open_phase or "none"),
+    ):
+        if was != now:
+            out.print(f"  {name} {was} → {now}")
+    for metric in Metric:
+        was_cell, cell = task_cell(before.cells, metric), task_cell(after.cells, metric)
+        if cell is not None and was_cell is not None and cell.limit != was_cell.limit:
+            out.print(
+                f"  task {metric_name(metric)}: {amount(cell.used, metric)} of "
+                f"{amount(cell.limit, metric)} ({percent(cell_share(cell))}); "
+                f"the limit was {amount(was_cell.limit, metric)}"
+            )
+    for decision in outcome.decisions:
+        held = "holds" if decision.enforced else f"not enforced: {decision.unenforced_reason}"
+        out.print(f"  decision {decision.number}: {decision_message(decision)} [{held}]")
+
+
+def _show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome)
+        return
+    counts: Counter[str] = Counter()
+    for partition in outcome.partitions:
+        counts.update({verdict.value: count for verdict, count in partition.decisions.items()})
+    decided = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    said = f"; decided anew: {decided}" if decided else "; no decision changed by it"
+    print(f"{what} in all {len(outcome.partitions)} partitions{said}")
+
+
+def _multiplier(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        factor = Decimal(text)
+    except InvalidOperation:
+        factor = Decimal("NaN")
+    if not factor.is_finite() or not 1 < factor <= MULTIPLIER_MAX:
+        raise InvalidFieldError("--multiplier", text, f"a number above 1, at most {MULTIPLIER_MAX}")
+    return factor
+
+
+def _limits(texts: list[str]) -> dict[str, CellLimits] | None:
+    """Return `{"THINK": {"tokens": 9000}}` for `THINK.tokens=9000`; None where nothing is given."""
+    found: dict[str, dict[str, object]] = {}
+    for text in texts:
+        cell, _, number = text.partition("=")
+        name, _, metric = cell.rpartition(".")
+        if not name or metric not in tuple(Metric):
+            raise InvalidFieldError("--limit", text, LIMIT_ALLOWED)
+        try:
+            value = Decimal(number)
+        except InvalidOperation:
+            raise InvalidFieldError("--limit", text, LIMIT_ALLOWED) from None
+        whole = metric != Metric.COST_USD
+        if not value.is_finite() or value <= 0 or (whole and value != value.to_integral_value()):
+            allowed = "a whole number above 0" if whole else "a number above 0"
+            raise InvalidFieldError("--limit", text, f"{allowed} after the =")
+        if metric in found.setdefault(name, {}):
+            raise InvalidFieldError("--limit", text, f"{cell} only once")
+        found[name][metric] = int(value) if whole else value
+    return {name: msgspec.convert(each, CellLimits) for name, each in found.items()} or None

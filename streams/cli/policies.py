@@ -1,0 +1,226 @@
+"""`stoploss policy`: check a file, make it the running one, show what runs."""
+
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from schemas.errors import InvalidFieldError
+from schemas.events import PolicySetData
+from schemas.outputs import PolicyRef
+from streams.budget.policy import (
+    InvalidPolicyError,
+    Policy,
+    builtin_policy,
+    policy_from_toml,
+    policy_json,
+)
+from streams.cli.exits import AnswerIsNoError
+from streams.cli.operating import AllOutcome, operate_on_all
+from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, By, Dir, Json, TimeoutS, named
+from streams.cli.reading import Log
+from streams.cli.shot import ask
+from streams.cli.show import print_json
+
+FILE_BYTES_MAX = 1024 * 1024
+BUILTIN_ORIGIN = "built-in"
+NEVER = "never"
+
+app = typer.Typer()
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A policy in TOML.")]
+
+
+class PolicyError(Struct, frozen=True):
+    """One thing that is wrong with a policy file."""
+
+    field: str
+    value: str
+    allowed: str
+
+
+class CheckAnswer(Struct, frozen=True):
+    """What `policy check` found."""
+
+    file: str
+    version: str | None
+    hash: str | None
+    errors: list[PolicyError]
+
+
+class ShowAnswer(Struct, frozen=True, kw_only=True):
+    """The policy that new tasks start under. `partitions` that have another are named."""
+
+    version: str
+    hash: str
+    origin: str
+    differing: dict[int, PolicyRef | None] = {}
+    policy: dict[str, Any]
+
+
+@app.command()
+def check(file: FileArgument, *, as_json: Json = False) -> None:
+    """Name everything that is wrong with a policy file, at once.
+
+    Exit code 1 where something is. A file names only what differs from the built-in policy.
+
+    Example: stoploss policy check policy.toml
+    """
+    try:
+        policy = policy_of_file(file)
+    except InvalidPolicyError as error:
+        if as_json:
+            errors = [
+                PolicyError(each.field, str(each.value), each.allowed) for each in error.errors
+            ]
+            print_json(CheckAnswer(str(file), None, None, errors))
+        raise AnswerIsNoError(str(error)) from None
+    if as_json:
+        print_json(CheckAnswer(str(file), policy.version, policy.hash, []))
+    else:
+        print(f"{file}: fine; version {policy.version}, hash {policy.hash}")
+
+
+@app.command()
+def apply(
+    file: FileArgument,
+    *,
+    by: By = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Make a policy file the running policy: tasks that start from now on get it.
+
+    It is written to every partition in one transaction. Tasks that have started keep theirs.
+
+    Example: stoploss policy apply policy.toml --by ann
+    """
+    policy = policy_of_file(file)
+    data = policy_data(policy, named(by))
+
+    async def question(log: Log) -> AllOutcome:
+        return await operate_on_all(log, "stoploss.policy.set", data, timeout_s)
+
+    outcome = ask(folder, timeout_s, question)
+    if as_json:
+        print_json(outcome)
+    else:
+        count = len(outcome.partitions)
+        print(f"policy {policy.version} ({policy.hash}) runs in all {count} partitions")
+
+
+@app.command()
+def show(
+    *, folder: Dir = DEFAULT_DIR, timeout_s: TimeoutS = TIMEOUT_S, as_json: Json = False
+) -> None:
+    """Print the running policy whole, as TOML.
+
+    Example: stoploss policy show > policy.toml
+    """
+
+    async def question(log: Log) -> ShowAnswer:
+        return await running_policy(log)
+
+    answer = ask(folder, timeout_s, question)
+    if as_json:
+        print_json(answer)
+        return
+    print(f"# version {answer.version}, hash {answer.hash}, {answer.origin}")
+    for partition, other in answer.differing.items():
+        what = "none yet" if other is None else f"{other.version} ({other.hash})"
+        print(f"# partition {partition} has another: {what}")
+    sys.stdout.write(toml(answer.policy))
+
+
+async def running_policy(log: Log) -> ShowAnswer:
+    """Return the policy of most partitions, the built-in one where none was set yet."""
+    view = await log.ledger_view()
+    refs = {partition: state.policy for partition, state in sorted(view.partitions.items())}
+    known = [ref for ref in refs.values() if ref is not None and ref.hash in view.policies]
+    if not known:
+        builtin = builtin_policy()
+        return ShowAnswer(
+            version=builtin.version,
+            hash=builtin.hash,
+            origin="built-in; no ledger has run here yet",
+            policy=msgspec.json.decode(policy_json(builtin)),
+        )
+    ref = max(known, key=known.count)
+    return ShowAnswer(
+        version=ref.version,
+        hash=ref.hash,
+        origin=BUILTIN_ORIGIN if ref.hash == builtin_policy().hash else "set by an operator",
+        differing={partition: other for partition, other in refs.items() if other != ref},
+        policy=view.policies[ref.hash].policy,
+    )
+
+
+def policy_of_file(file: Path) -> Policy:
+    """Return the policy in a file.
+
+    Raises:
+        InvalidFieldError: the file cannot be read.
+        InvalidPolicyError: everything that is wrong with it.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(FILE_BYTES_MAX + 1)
+        text = content.decode()
+    except OSError as error:
+        allowed = f"a file that can be read ({error.strerror})"
+        raise InvalidFieldError("FILE", str(file), allowed) from None
+    except UnicodeDecodeError as error:
+        raise InvalidFieldError("FILE", str(file), f"TOML in UTF-8 ({error.reason})") from None
+    if len(content) > FILE_BYTES_MAX:
+        raise InvalidFieldError("FILE", str(file), f"at most {FILE_BYTES_MAX} bytes")
+    return policy_from_toml(text, str(file))
+
+
+def policy_data(policy: Policy, by: str) -> PolicySetData:
+    """Return the event's data that makes `policy` the running one."""
+    return PolicySetData(
+        policy=msgspec.Raw(policy_json(policy)), version=policy.version, hash=policy.hash, by=by
+    )
+
+
+def toml(document: dict[str, Any], path: tuple[str, ...] = ()) -> str:
+    """Return a policy's document as TOML that `policy check` takes: null is "never" there."""
+    plain = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
+    head = f"\n[{'.'.join(map(_key, path))}]\n" if path and (plain or not document) else ""
+    own = head + "".join(f"{line}\n" for line in lines)
+    tables = (
+        toml(value, (*path, key)) for key, value in document.items() if isinstance(value, dict)
+    )
+    return own + "".join(tables)
+
+
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
+    return key if bare else _string(key)
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return _string(NEVER)
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _string(value)
+        case list():
+            return f"[{', '.join(map(_value, value))}]"
+        case Decimal():
+            return f"{value:f}"
+        case _:
+            return str(value)
+
+
+def _string(text: str) -> str:
+    # A JSON string is a basic string of TOML, but for DEL.
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007F")
