@@ -1,20 +1,27 @@
 # Needs Python >= 3.11 with venv, git and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
 
-.PHONY: help setup demo test unit integration lint types schemas bench lock clean
+.PHONY: help setup demo test unit integration lint types schemas check bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo 'ARGS is passed on: make demo ARGS=--once, make unit ARGS="-k ladder"; PYTHON names another Python'
 
 setup: .venv/.installed ## make .venv with stoploss in it
 
 .venv/.installed: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null \
+		|| { echo "$(PYTHON) is not installed; name another: make setup PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11; name another: make setup PYTHON=python3.12" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# A half-made .venv would look finished the next time.
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@$(PIP) --require-hashes -r requirements.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup ## real recorded sessions through a real Kafka, with a live view
@@ -40,6 +47,9 @@ types: setup ## mypy --strict
 schemas: setup ## write schemas/generated anew
 	$(BIN)/python -m schemas.generate
 
+check: setup ## are the files in schemas/generated current
+	$(BIN)/python -m schemas.generate --check
+
 bench: setup .venv-peers/.installed ## figures, side by side with quix-streams
 	$(BIN)/python -m bench $(ARGS)
 
@@ -49,9 +59,10 @@ bench: setup .venv-peers/.installed ## figures, side by side with quix-streams
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams==3.28.1 orjson
 	@touch $@
 
-lock: ## write requirements.txt anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --group dev pyproject.toml --output-file requirements.txt
+lock: setup ## write the locked requirements anew from pyproject.toml
+	$(COMPILE) --group dev pyproject.toml --output-file requirements.txt
+	$(COMPILE) --constraint requirements.txt pyproject.toml --output-file requirements-runtime.txt
+	$(COMPILE) --constraint requirements.txt --group build --output-file requirements-build.txt
 
 clean: ## remove what was installed and generated here
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
