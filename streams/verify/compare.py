@@ -96,7 +96,7 @@ class Merge:
         self._expected: deque[Expected] = deque()
         self._groups: deque[_Group] = deque()
         self._deleted: list[Found] = []
-        self._ended = False
+        self.has_ended = False  # all that is there was found
         # Of a compacted topic, by key: what must be followed by a later one; and what stands there.
         self._owed: dict[bytes | None, Expected] = {}
         self._standing: set[bytes | None] = set()
@@ -114,7 +114,7 @@ class Merge:
             self.difference is None
             and bool(self._expected)
             and not self._groups
-            and not self._ended
+            and not self.has_ended
         )
 
     def expect(self, record: Expected) -> None:
@@ -132,9 +132,9 @@ class Merge:
 
     def end_of_found(self) -> None:
         """Say that nothing more is there."""
-        if not self._ended:
+        if not self.has_ended:
             self._groups.append(_Group(self._deleted, None))
-            self._deleted, self._ended = [], True
+            self._deleted, self.has_ended = [], True
 
     def trim(self) -> None:
         """Say that retention has removed what would have come next."""
@@ -153,7 +153,7 @@ class Merge:
             later_offset: where the ledger has come to meanwhile: what these inputs have caused is
                 not judged.
         """
-        assert self._ended, "the topic was not read to its end"
+        assert self.has_ended, "the topic was not read to its end"
         while self.difference is None and self._groups:
             group = self._groups.popleft()
             if group.deleted and later_offset == next_offset:
