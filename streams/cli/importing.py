@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO, TextIO
 
-import rich.progress
 import typer
-from rich.console import Console
 
 from schemas.encode import encode_event
 from schemas.errors import InvalidFieldError
@@ -18,6 +16,7 @@ from schemas.topics import Topic
 from streams.cli.exits import say
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.place import kafka_of
+from streams.cli.progress import progress
 from streams.cli.publishing import publisher
 from streams.cli.reading import opened
 from streams.cli.show import print_json
@@ -65,11 +64,15 @@ def import_logs(
     to_stdout = out is not None and str(out) == "-"
     if to_stdout and as_json:
         raise InvalidFieldError("--out", "-", "a file with --json: stdout cannot hold both")
-    with _progress() as (tell_total, on_progress):
+    with progress("reading", in_bytes=True) as advance:
         events = import_events(
-            source, files, phase=phase, task_type=task_type, on_progress=on_progress
+            source,
+            files,
+            phase=phase,
+            task_type=task_type,
+            on_progress=lambda done: advance(done, None),
         )
-        tell_total(events.bytes_total)
+        advance(0, events.bytes_total)
         if out is None:
             asyncio.run(_to_kafka(events, folder, timeout_s))
         else:
@@ -111,27 +114,6 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
         ) from None
     with os.fdopen(descriptor, "wb") as file:
         yield file
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show on stderr how far reading is, where somebody watches."""
-    console = Console(stderr=True)
-    shown = rich.progress.Progress(
-        rich.progress.TextColumn("reading"),
-        rich.progress.BarColumn(),
-        rich.progress.DownloadColumn(),
-        rich.progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with shown:
-        bar = shown.add_task("reading", total=None)
-        yield (
-            lambda total: shown.update(bar, total=total),
-            lambda done: shown.update(bar, completed=done),
-        )
 
 
 def _show(summary: ImportSummary, file: TextIO) -> None:

@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import demo, doctor, importing, operators, policies, running, tasks, topics
+from streams.cli import (
+    demo,
+    doctor,
+    importing,
+    operators,
+    policies,
+    replaying,
+    running,
+    tasks,
+    topics,
+    verifying,
+)
 from streams.cli.exits import run
 
 app = typer.Typer(
@@ -48,6 +59,7 @@ app.command("demo")(demo.demo)
 app.command("ledger")(running.ledger)
 app.add_typer(topics.app, name="topics", help="Create or check the topics.")
 app.command("import")(importing.import_logs)
+app.command("replay")(replaying.replay)
 app.command("tasks")(tasks.tasks)
 app.command("task")(tasks.task)
 app.command("watch")(tasks.watch)
@@ -56,6 +68,7 @@ app.command("mode")(operators.mode)
 app.add_typer(policies.app, name="policy", help="Check, apply or show the policy.")
 app.command("reclassify")(operators.reclassify)
 app.command("explain")(operators.explain)
+app.command("verify")(verifying.verify)
 app.command("doctor")(doctor.doctor)
 app.command("recover")(operators.recover)
 

@@ -1,0 +1,131 @@
+"""`stoploss replay`: what would have been decided about history, under any policy."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from schemas.errors import InvalidFieldError
+from schemas.fields import Metric, Mode, Verdict
+from streams.cli.exits import say
+from streams.cli.options import Json
+from streams.cli.policies import policy_of_file
+from streams.cli.progress import progress
+from streams.cli.show import amount, bar, compact, console, percent, print_json, table, verdict_text
+from streams.cli.tables import shortened
+from streams.replay.logs import read_events, source_names
+from streams.replay.offline import replay_log
+from streams.replay.result import ReplayedTask, ReplayResult
+
+TOP_TASKS = 20
+
+
+def replay(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Events as JSON lines, or agents' logs, or folders."),
+    ],
+    *,
+    policy_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy", metavar="FILE", help="Judge by this policy; else the log's, or built-in."
+        ),
+    ] = None,
+    mode: Annotated[Mode | None, typer.Option(help="Who would have been held.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"What the files are, where it is not recognised: {', '.join(source_names())}.",
+        ),
+    ] = None,
+    phase: Annotated[
+        str | None, typer.Option(help="Put all usage of logs into this phase.")
+    ] = None,
+    task_type: Annotated[
+        str | None, typer.Option(help="The kind of work of logs; the agent's name if left out.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help=f"Every task, not only the first {TOP_TASKS}.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run history through the same rules, without Kafka: what would have been blocked?
+
+    VERDICT is the highest that was reached; the last column is what was used when a block was said.
+
+    Example: stoploss replay ~/.codex/sessions --policy policy.toml
+    """
+    if source is not None and source not in source_names():
+        raise InvalidFieldError("--source", source, f"one of {', '.join(source_names())}")
+    policy = None if policy_file is None else policy_of_file(policy_file)
+    with progress("folding", in_bytes=True) as advance:
+        log = read_events(
+            files,
+            source=source,
+            phase=phase,
+            task_type=task_type,
+            on_progress=lambda done: advance(done, None),
+        )
+        advance(0, log.bytes_total)
+        result = replay_log(log, policy, mode=mode)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result, rows=len(result.tasks) if every else TOP_TASKS)
+
+
+def _show(result: ReplayResult, rows: int) -> None:
+    out = console()
+    tasks = sorted(result.tasks, key=lambda task: -(_share(task) or 0))
+    made = table("TASK", "TOKENS", "", "", "COST", "VERDICT", "BLOCKED AT")
+    for column in (1, 3, 4, 6):
+        made.columns[column].justify = "right"
+    for task in tasks[:rows]:
+        limit = task.limit.get(Metric.TOKENS)
+        blocked = task.blocked_at
+        made.add_row(
+            shortened(task.task_id),
+            f"{compact(task.used[Metric.TOKENS])}/{'–' if limit is None else compact(limit)}",
+            bar(_share(task), task.peak),
+            percent(_share(task)),
+            amount(task.used[Metric.COST_USD], Metric.COST_USD),
+            verdict_text(task.peak),
+            "" if blocked is None else compact(blocked[Metric.TOKENS]),
+        )
+    out.print(made)
+    if len(tasks) > rows:
+        out.print(Text(f"… and {len(tasks) - rows} more; --all shows them", "dim"))
+    _show_sums(result)
+
+
+def _show_sums(result: ReplayResult) -> None:
+    out = console()
+    summary = result.summary
+    counts = Counter(summary.verdicts)
+    made = table("", *(each.value for each in Verdict), right=tuple(Verdict))
+    made.add_row(f"of {summary.tasks} tasks", *(str(counts[each]) for each in Verdict))
+    out.print()
+    out.print(made)
+    used = summary.used
+    out.print(
+        f"\n{summary.events:,} events, {int(used[Metric.TOKENS]):,} metered tokens, "
+        f"{amount(used[Metric.COST_USD], Metric.COST_USD)}; policy {summary.policy.version}; "
+        f"mode {summary.mode.value} would have held {summary.held}"
+    )
+    if summary.unknown_usage_share:
+        out.print(f"{percent(summary.unknown_usage_share)} of the calls are of unknown usage")
+    for reason, count in summary.refused.items():
+        say(f"{count} events refused: {reason}")
+    if summary.unreadable:
+        say(f"{summary.unreadable} lines could not be read, the first of them:")
+        for each in summary.unreadable_named:
+            say(f"{each.file}:{each.line}: {each.reason}")
+
+
+def _share(task: ReplayedTask) -> float | None:
+    limit = task.limit.get(Metric.TOKENS)
+    return float(task.used[Metric.TOKENS] / limit) if limit else None

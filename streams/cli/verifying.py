@@ -1,0 +1,71 @@
+"""`stoploss verify`: fold again what the ledger has folded, and compare all that it wrote."""
+
+import asyncio
+from pathlib import Path
+
+from streams.cli.exits import AnswerIsNoError
+from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
+from streams.cli.place import kafka_of
+from streams.cli.progress import progress
+from streams.cli.show import console, print_json, table
+from streams.verify.refold import verify as refold
+from streams.verify.result import PartitionReport, VerifyResult
+
+
+def verify(
+    *, folder: Dir = DEFAULT_DIR, timeout_s: TimeoutS = TIMEOUT_S, as_json: Json = False
+) -> None:
+    """Fold the events again, and compare everything that the ledger wrote.
+
+    Exit code 1 and the first difference of each partition where they differ. The ledger may run
+    meanwhile.
+
+    Example: stoploss verify --json
+    """
+    result = asyncio.run(_verify(folder, timeout_s))
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+    if not result.equal:
+        differences = [each.difference for each in result.partitions if each.difference is not None]
+        raise AnswerIsNoError("\n".join(str(each) for each in differences))
+
+
+async def _verify(folder: Path, timeout_s: float) -> VerifyResult:
+    """How long it takes depends on the log, so the deadline is for reaching Kafka only."""
+    async with kafka_of(folder, timeout_s) as place:
+        with progress("folding", in_bytes=False) as advance:
+            return await refold(place.settings, on_progress=advance)
+
+
+def _show(result: VerifyResult) -> None:
+    made = table("PARTITION", "EVENTS", "TO OFFSET", "COMPARED", "", right=("PARTITION", "EVENTS"))
+    for column in (2, 3):
+        made.columns[column].justify = "right"
+    for each in result.partitions:
+        made.add_row(
+            str(each.partition),
+            f"{each.events:,}",
+            f"{each.next_offset:,}",
+            f"{sum(each.compared.values()):,}",
+            "equal" if each.equal else "differs",
+        )
+    out = console()
+    out.print(made)
+    for line in filter(None, map(_reservation, result.partitions)):
+        out.print(line)
+    if result.equal:
+        out.print("equal: everything that the ledger wrote follows from the events")
+
+
+def _reservation(report: PartitionReport) -> str | None:
+    """Return what could not be judged any more."""
+    if report.from_checkpoint:
+        return (
+            f"partition {report.partition}: `events` begins at a checkpoint, offset "
+            f"{report.first_offset}; {report.unjudged_tasks} tasks began before and are not judged"
+        )
+    if report.trimmed:
+        return f"partition {report.partition}: retention has removed {report.trimmed} records"
+    return None
