@@ -63,6 +63,9 @@ class Batch(Protocol):
     async def commit(self) -> None:
         """Make all records visible together; the state among them carries the next offset.
 
+        Decided when it returns, and visible a moment later; to the next owner, who fences first,
+        at once.
+
         Cancelled or failed, the writer is unusable until it fences again.
 
         Raises:

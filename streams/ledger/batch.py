@@ -11,7 +11,7 @@ GATHER_BEHIND_S = 0.2
 GATHER_FAR_BEHIND_S = 1.0
 FAR_BEHIND_EVENTS = 20_000
 # Caught up, and nobody was told anything: only the state is new, and can wait for company.
-GATHER_QUIET_S = 0.05
+GATHER_QUIET_S = 0.1
 EVENTS_MAX = 50_000
 RECORDS_MAX = 20_000
 BYTES_MAX = 16 * 1024 * 1024

@@ -41,6 +41,7 @@ log = logging.getLogger("stoploss.ledger")
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
+PACE_S = 0.003
 # What an enforcer or a person waits for; everything else can wait for company (see `batch`).
 URGENT = frozenset({Topic.DECISIONS, Topic.BREACHES, Topic.DEAD_LETTERS})
 
@@ -212,8 +213,10 @@ class PartitionWorker:
                 run.end_offset = chunk.end_offset
                 await self._inbox.put(chunk)
             if not chunks or chunks[-1].next_offset >= chunks[-1].end_offset:
-                # Caught up: what comes while a commit is on its way is read in one go after it.
-                # Reading on meanwhile, an event or two at a time, took more time than all else.
+                # Caught up: what comes while a commit is on its way is read in one go after it, and
+                # what comes in quick succession together. Read an event or two at a time, 2,000
+                # events/s kept broker and ledger busy with nothing but fetching.
+                await asyncio.sleep(PACE_S if chunks else 0)
                 await self._inbox.wanted()
 
     async def _append_policy(self, state: PartitionState) -> None:

@@ -1,6 +1,7 @@
 """What `streams/kafka/ports.py` promises, held against Kafka and against the port in memory."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
@@ -120,6 +121,17 @@ async def everything(reader: PartitionReader) -> list[tuple[str, str | None]]:
     return found
 
 
+async def settled(reader: PartitionReader, expected: list[tuple[str, str | None]]) -> None:
+    """Hold what is visible against `expected`; a commit is answered before its markers stand."""
+    found = await everything(reader)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while len(found) < len(expected):
+                await asyncio.sleep(0.01)
+                found = await everything(reader)
+    assert found == expected
+
+
 async def commit(writer: PartitionWriter, records: Sequence[Record]) -> None:
     batch = writer.batch()
     for record in records:
@@ -139,10 +151,18 @@ async def test_what_is_committed_is_visible_in_order_in_every_topic(side: Side) 
                 side.record(Topic.TASKS, "b", None),
             ],
         )
-    assert await everything(side.reader(Topic.TASKS)) == [
-        ("a", "1"), ("b", None), ("a", "2"), ("b", None), ("a", "3"), ("b", None),
-    ]  # fmt: skip
-    assert await everything(side.reader(Topic.DECISIONS)) == [("a", "1"), ("a", "2"), ("a", "3")]
+    await settled(
+        side.reader(Topic.TASKS),
+        [
+            ("a", "1"),
+            ("b", None),
+            ("a", "2"),
+            ("b", None),
+            ("a", "3"),
+            ("b", None),
+        ],
+    )
+    await settled(side.reader(Topic.DECISIONS), [("a", "1"), ("a", "2"), ("a", "3")])
 
 
 async def test_an_aborted_batch_is_never_seen_and_the_next_one_is(side: Side) -> None:
@@ -152,7 +172,7 @@ async def test_an_aborted_batch_is_never_seen_and_the_next_one_is(side: Side) ->
     batch.produce(side.record(Topic.TASKS, "a", "lost"))
     await batch.abort()
     await commit(writer, [side.record(Topic.TASKS, "a", "kept")])
-    assert await everything(side.reader(Topic.TASKS)) == [("a", "kept")]
+    await settled(side.reader(Topic.TASKS), [("a", "kept")])
 
 
 async def test_an_owner_that_was_replaced_commits_nothing(side: Side) -> None:
@@ -165,7 +185,7 @@ async def test_an_owner_that_was_replaced_commits_nothing(side: Side) -> None:
     with pytest.raises(FencedError):
         await zombie.commit()
     await commit(second, [side.record(Topic.TASKS, "a", "2")])
-    assert await everything(side.reader(Topic.TASKS)) == [("a", "1"), ("a", "2")]
+    await settled(side.reader(Topic.TASKS), [("a", "1"), ("a", "2")])
 
 
 async def test_a_writer_that_was_fenced_may_fence_again(side: Side) -> None:
@@ -176,14 +196,14 @@ async def test_a_writer_that_was_fenced_may_fence_again(side: Side) -> None:
         await commit(first, [side.record(Topic.TASKS, "a", "1")])
     await first.fence()
     await commit(first, [side.record(Topic.TASKS, "a", "2")])
-    assert await everything(side.reader(Topic.TASKS)) == [("a", "2")]
+    await settled(side.reader(Topic.TASKS), [("a", "2")])
 
 
 async def test_an_empty_batch_commits(side: Side) -> None:
     writer = side.writer()
     await writer.fence()
     await commit(writer, [])
-    assert await everything(side.reader(Topic.TASKS)) == []
+    await settled(side.reader(Topic.TASKS), [])
 
 
 async def test_a_batch_is_good_for_one_commit(side: Side) -> None:
@@ -212,10 +232,10 @@ async def test_a_refused_record_takes_its_whole_batch_with_it(kafka: KafkaSide) 
     batch.produce(Record(kafka.settings.topic(Topic.TASKS), PARTITION, b"a", noise))
     with pytest.raises(UnconfirmedBatchError):
         await batch.commit()
-    assert await everything(kafka.reader(Topic.DECISIONS)) == []
+    await settled(kafka.reader(Topic.DECISIONS), [])
     await writer.fence()
     await commit(writer, [kafka.record(Topic.DECISIONS, "a", "next")])
-    assert await everything(kafka.reader(Topic.DECISIONS)) == [("a", "next")]
+    await settled(kafka.reader(Topic.DECISIONS), [("a", "next")])
 
 
 async def test_a_cancelled_commit_leaves_all_or_nothing(kafka: KafkaSide) -> None:
@@ -249,10 +269,10 @@ async def test_other_producers_open_and_aborted_transactions_are_not_read(kafka:
         await producer.begin_transaction()
         await producer.send_and_wait(events, b"open", b"k", PARTITION)
         reader = kafka.reader(Topic.EVENTS)
-        assert await everything(reader) == [("k", "1"), ("k", "2"), ("k", "3")]
+        await settled(reader, [("k", "1"), ("k", "2"), ("k", "3")])
         assert await reads(reader) == []
         await producer.commit_transaction()
-    assert (await everything(reader))[-1] == ("k", "open")
+    await settled(reader, [("k", "1"), ("k", "2"), ("k", "3"), ("k", "open")])
 
 
 async def test_the_append_time_is_the_brokers(kafka: KafkaSide) -> None:
@@ -274,5 +294,6 @@ async def test_reading_begins_at_the_offset_also_inside_a_record_batch(kafka: Ka
     await commit(writer, [kafka.record(Topic.TASKS, "a", str(n)) for n in range(5)])
     reader = kafka.reader(Topic.TASKS)
     reader.seek(3)
+    await settled(kafka.reader(Topic.TASKS), [("a", str(n)) for n in range(5)])
     chunks = await reads(reader)
     assert [record.offset for chunk in chunks for record in chunk.records] == [3, 4]

@@ -1,0 +1,117 @@
+"""The ledger as processes: they end when they are told to, and with whoever started them."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.kafka_world import World, eventually, make_world
+
+pytestmark = pytest.mark.integration
+
+PROGRAM = """
+import logging
+from streams.kafka.settings import load_settings
+from streams.ledger.supervisor import main
+logging.basicConfig(level=logging.INFO)
+if __name__ == "__main__":
+    main(load_settings(), workers={workers})
+"""
+
+
+@pytest.fixture
+async def world(bootstrap_servers: str, topic_prefix: str) -> World:
+    return await make_world(bootstrap_servers, topic_prefix)
+
+
+class Ledger:
+    """A ledger in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.workers: list[psutil.Process] = []
+
+    async def ended(self) -> int:
+        """Wait for the process and all its workers to end."""
+        async with asyncio.timeout(40):
+            code = await self.process.wait()
+        await eventually(self._no_worker_lives)
+        return code
+
+    async def _no_worker_lives(self) -> bool:
+        return not any(
+            worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+            for worker in self.workers
+        )
+
+    async def has_workers(self, count: int) -> bool:
+        children = psutil.Process(self.process.pid).children()
+        self.workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return len(self.workers) == count
+
+
+Start = Callable[[int], Awaitable[Ledger]]
+
+
+@pytest.fixture
+async def start(world: World, tmp_path: Path) -> AsyncIterator[Start]:
+    started: list[Ledger] = []
+
+    async def begin(workers: int) -> Ledger:
+        path = tmp_path / "ledger_program.py"
+        path.write_text(PROGRAM.format(workers=workers))
+        environ = os.environ | {
+            "STOPLOSS_BOOTSTRAP_SERVERS": world.settings.bootstrap_servers,
+            "STOPLOSS_TOPIC_PREFIX": world.settings.topic_prefix,
+            "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path]),
+        }
+        ledger = Ledger(await asyncio.create_subprocess_exec(sys.executable, path, env=environ))
+        started.append(ledger)
+        return ledger
+
+    yield begin
+    for ledger in started:
+        if ledger.process.returncode is None:
+            ledger.process.kill()
+            await ledger.ended()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_with_everything_committed(
+    world: World, start: Start, number: signal.Signals
+) -> None:
+    ledger: Ledger = await start(1)
+    await world.send([world.usage(f"TASK-{n % 7}", 100) for n in range(500)])
+    await world.until_folded()
+    ledger.process.send_signal(number)
+    assert await ledger.ended() == 0
+    assert await world.used_tokens() == world.tokens
+
+
+async def test_a_worker_that_dies_is_started_again_and_all_end_together(
+    world: World, start: Start
+) -> None:
+    ledger: Ledger = await start(2)
+    await eventually(lambda: ledger.has_workers(2))
+    await world.send([world.usage(f"TASK-{n % 7}", 100) for n in range(500)])
+    await world.until_folded()
+    ledger.workers[0].kill()
+    await world.send([world.usage(f"TASK-{n % 7}", 100) for n in range(500)])
+    await world.until_folded()
+    await eventually(lambda: ledger.has_workers(2))
+    ledger.process.send_signal(signal.SIGTERM)
+    assert await ledger.ended() == 0
+
+
+async def test_workers_end_with_their_parent_however_it_ends(world: World, start: Start) -> None:
+    ledger: Ledger = await start(2)
+    await eventually(lambda: ledger.has_workers(2))
+    await world.send([world.usage("TASK-1", 100)])
+    await world.until_folded()
+    ledger.process.kill()
+    await ledger.ended()
