@@ -4,30 +4,40 @@ Of each partition, in this order: 1. what `tasks` says, and with it up to which 
 come; 2. how far its other topics are written; 3. the fold of these inputs, merged on the way with
 what stands in the other topics; 4. how far the ledger has come meanwhile: what later inputs have
 caused is not judged; 5. the state of every task. Only committed records are seen.
+
+Where retention has removed the first inputs, it begins at a checkpoint: see `since`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from schemas.decode import Refusal, decode_event
+from schemas.errors import UnavailableError
 from schemas.topics import DAY_MS, SPECS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
 from streams.budget.fold import fold
 from streams.budget.policy import Policy, builtin_policy
 from streams.budget.snapshot import drain_changes, task_state
-from streams.budget.state import Task, new_partition
+from streams.budget.state import PartitionState, Task, new_partition
 from streams.kafka.errors import OffsetGoneError
 from streams.kafka.ports import RawRecord
 from streams.kafka.producers import fits
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
-from streams.verify.compare import Expected, Merge, found
+from streams.verify.compare import Expected, Found, Merge, found
 from streams.verify.reading import OutputReader, patiently
 from streams.verify.result import Difference, PartitionReport, VerifyResult
+from streams.verify.since import (
+    Families,
+    Numbering,
+    Past,
+    Since,
+    known_part,
+    renumbered,
+    state_at,
+)
 from streams.verify.stored import StoredState
 
 OUTPUTS = (
@@ -73,6 +83,7 @@ async def verify(
         done = _Done(total, on_progress)
         for judge in judges:
             await judge.judge(done)
+        done.finish()
     finally:
         await client.close()
     reports = [judge.report for judge in judges]
@@ -91,28 +102,62 @@ class _Done:
         if self._report is not None:
             self._report(min(self._done, self._total), self._total)
 
+    def finish(self) -> None:
+        """Tell the end: offsets without a record, and what is not judged, were counted as well."""
+        self.add(self._total)
 
-class _Output(Struct):
+
+class _Output:
     """A topic beside `tasks`: what stands in it, and the merge with what must stand in it."""
 
-    reader: OutputReader
-    merge: Merge
+    def __init__(self, topic: Topic, reader: OutputReader, merge: Merge) -> None:
+        self._topic, self.reader, self.merge = topic, reader, merge
+        self._expected_places, self._found_places = Numbering(), Numbering()
 
-    async def run(self) -> None:
+    def expect(self, effect: Effect, encoded: Encoded, clock_ms: int, since: Since | None) -> None:
+        """Add what an input must have caused."""
+        place, value = (effect.offset, effect.index), encoded.value
+        if since is not None:
+            if not since.expects(effect):
+                return
+            place = self._expected_places.next(effect.offset)
+            if value is not None:
+                value = renumbered(value, self.reader.partition, place)
+        self.merge.expect(Expected(place, encoded.key, value, clock_ms))
+
+    async def run(self, since: Since | None) -> None:
         """Compare all that is expected by now."""
         self.merge.run()
         while self.merge.needs_found:
-            await self.read()
+            await self._read(since)
             self.merge.run()
 
-    async def read(self) -> None:
+    async def run_to_end(self, since: Since | None) -> None:
+        """Compare with all that is there."""
+        while not self.reader.has_ended() and self.merge.difference is None:
+            await self._read(since)
+            self.merge.run()
+        self.merge.end_of_found()
+        self.merge.run()
+
+    async def _read(self, since: Since | None) -> None:
         records = await self.reader.read()
         if self.reader.trimmed:
             self.merge.trim()
             self.reader.trimmed = False
-        self.merge.find([found(self.reader.partition, one.key, one.value) for one in records])
+        there = [found(self.reader.partition, one.key, one.value) for one in records]
+        if since is not None:
+            there = [self._renumbered(one) for one in there if since.finds(self._topic, one)]
+        self.merge.find(there)
         if self.reader.has_ended():
             self.merge.end_of_found()
+
+    def _renumbered(self, record: Found) -> Found:
+        if record.place is None or record.value is None:
+            return record
+        place = self._found_places.next(record.place[0])
+        value = renumbered(record.value, self.reader.partition, place)
+        return Found(record.key, value, record.id, place)
 
 
 class _Judge:
@@ -132,13 +177,17 @@ class _Judge:
         self._state = new_partition(partition, default_policy)
         self._policies: dict[bytes, tuple[Encoded, tuple[int, int]]] = {}
         self._outputs: dict[Topic, _Output] = {}
+        self._since: Since | None = None  # None: every input is there, and everything is judged
         self.report = PartitionReport(partition=partition, compared={})
 
     async def begin(self) -> None:
         """Read where the ledger stands, then how far the rest is written."""
+        first = await patiently(self._events.first_offset)
+        if first:
+            self._stored = StoredState(self._reader(Topic.TASKS), self._partition, known_part)
         await self._stored.read()  # 1.
+        self.report.first_offset = first
         self.report.next_offset = self._stored.next_offset
-        self.report.first_offset = await patiently(self._events.first_offset)
         compacted_before_ms = time.time_ns() // 1_000_000 - COMPACTION_LAG_MS
         for topic in OUTPUTS:  # 2.
             reader = self._reader(topic)
@@ -148,10 +197,13 @@ class _Judge:
                 self._partition,
                 compacted_before_ms=compacted_before_ms if topic is Topic.DECISIONS else None,
             )
-            self._outputs[topic] = _Output(reader, merge)
+            self._outputs[topic] = _Output(topic, reader, merge)
 
     async def judge(self, done: _Done) -> None:
         """Fold, compare, and report."""
+        if self.report.first_offset and not await self._begin_at_checkpoint():
+            self.report.first_offset = self.report.next_offset  # nothing can be judged
+            return
         difference = await self._fold_all(done) or await self._finish()
         self.report.difference = difference
         self.report.equal = difference is None
@@ -163,26 +215,55 @@ class _Judge:
     def _reader(self, topic: Topic) -> OutputReader:
         return OutputReader(self._client, self._settings.topic(topic), self._partition)
 
-    async def _fold_all(self, done: _Done) -> Difference | None:
-        """Fold the inputs that the ledger has folded; return the first difference on the way."""
+    async def _begin_at_checkpoint(self) -> bool:
+        """Take the state of the first checkpoint that is covered; find out who can be judged."""
+        self.report.from_checkpoint = True
+        stored = self._stored
+        past = Past(stored.policies, self.report.first_offset, stored.next_offset)
+        async for record in self._reader(Topic.LIFECYCLE).until_written():
+            past.take(record)
+        if past.checkpoint is None:
+            return False
+        self.report.first_offset = past.checkpoint.next_offset
+        families = Families(past)
+        state = state_at(past.checkpoint, self._partition, stored.own_record)
+        async for chunk in self._inputs():
+            for record in chunk:
+                event = decode_event(record.value, record.headers)
+                effects = fold(state, event, offset=record.offset, append_ms=record.timestamp)
+                families.learn(state, event, effects)
+                _settle(state)
+        self.report.unjudged_tasks = families.unjudged_count
+        self._since = Since(self.report.first_offset, families.judged())
+        self._state = state_at(past.checkpoint, self._partition, stored.own_record)
+        return True
+
+    async def _inputs(self) -> AsyncIterator[Sequence[RawRecord]]:
+        """Yield the inputs that are judged.
+
+        Raises:
+            UnavailableError: retention has removed some of them meanwhile.
+        """
         self._events.seek(self.report.first_offset)
         next_offset = self.report.next_offset
         while self._events.offset < next_offset:
-            before = self._events.offset
             try:
                 chunks = await patiently(self._events.read)
             except OffsetGoneError as gone:
-                self._events.seek(gone.first)  # a difference will show, if it was needed
-                continue
+                raise UnavailableError(f"{gone}: removed while it was judged; try again") from gone
             for chunk in chunks:
-                for record in chunk.records:
-                    if record.offset < next_offset:
-                        self._fold(record)
-                for output in self._outputs.values():
-                    await output.run()
-                if (difference := self._first_difference()) is not None:
-                    return difference
-            done.add(min(self._events.offset, next_offset) - before)
+                yield [record for record in chunk.records if record.offset < next_offset]
+
+    async def _fold_all(self, done: _Done) -> Difference | None:
+        """Fold the inputs that the ledger has folded; return the first difference on the way."""
+        async for chunk in self._inputs():  # 3.
+            for record in chunk:
+                self._fold(record)
+            for output in self._outputs.values():
+                await output.run(self._since)
+            if (difference := self._first_difference()) is not None:
+                return difference
+            done.add(len(chunk))
         return None
 
     def _fold(self, record: RawRecord) -> None:
@@ -191,24 +272,20 @@ class _Judge:
         effects = fold(state, event, offset=record.offset, append_ms=record.timestamp)
         traceparent = None if isinstance(event, Refusal) else event.traceparent
         for effect in effects:
-            encoded = self._encoder.encode(effect, state.clock_ms, record, traceparent)
-            self._expect(effect, encoded)
-        for task in state.changed:  # all states are compared in the end
-            task.is_changed = False
-        state.changed.clear()
+            self._expect(effect, self._encoder.encode(effect, state.clock_ms, record, traceparent))
+        _settle(state)
         self.report.events += 1
 
     def _expect(self, effect: Effect, encoded: Encoded) -> None:
-        place = effect.offset, effect.index
         if effect.topic is not Topic.TASKS:
-            merge = self._outputs[effect.topic].merge
-            merge.expect(Expected(place, encoded.key, encoded.value, self._state.clock_ms))
-        elif effect.type == "stoploss.policy.state":
+            clock_ms = self._state.clock_ms
+            self._outputs[effect.topic].expect(effect, encoded, clock_ms, self._since)
+        elif effect.type == "stoploss.policy.state" and self._since is None:
             assert encoded.key is not None
             if encoded.value is None:
                 self._policies.pop(encoded.key, None)
             else:
-                self._policies[encoded.key] = encoded, place
+                self._policies[encoded.key] = encoded, (effect.offset, effect.index)
 
     def _first_difference(self) -> Difference | None:
         """Of what differs by now, that of the earliest input."""
@@ -222,11 +299,7 @@ class _Judge:
     async def _finish(self) -> Difference | None:
         """Compare the ends of the topics, then the states."""
         for output in self._outputs.values():
-            while not output.reader.has_ended() and output.merge.difference is None:
-                await output.read()
-                output.merge.run()
-            output.merge.end_of_found()
-            output.merge.run()
+            await output.run_to_end(self._since)
         later = await self._stored.later_offset()  # 4.
         for output in self._outputs.values():
             if output.merge.difference is None:
@@ -234,26 +307,37 @@ class _Judge:
         return self._first_difference() or await self._compare_states()  # 5.
 
     async def _compare_states(self) -> Difference | None:
-        state = self._state
         if self.report.events:
             for encoded, place in self._policies.values():
                 if (difference := await self._stored.compare(encoded, place)) is not None:
                     return difference
-            for task in sorted(state.tasks.values(), key=lambda one: one.last_offset):
-                if (difference := await self._compare_task(task)) is not None:
-                    return difference
-            own = drain_changes(state)[-1]
-            encoded = self._encoder.encode(own, state.clock_ms)
+            for task in sorted(self._state.tasks.values(), key=lambda one: one.last_offset):
+                if self._judges(task.task_id):
+                    difference = await self._compare_task(task)
+                    if difference is not None:
+                        return difference
+            own = drain_changes(self._state)[-1]
+            encoded = self._encoder.encode(own, self._state.clock_ms)
             difference = await self._stored.compare(encoded, (own.offset, own.index))
             if difference is not None:
                 return difference
-        return self._stored.left()
+        return self._stored.left(self._judges)
+
+    def _judges(self, key: str) -> bool:
+        return self._since is None or key in self._since.judged
 
     async def _compare_task(self, task: Task) -> Difference | None:
         place = task.last_offset, task.last_index
         effect = Effect(Topic.TASKS, "stoploss.task.state", task.task_id, task_state(task), *place)
         encoded = self._encoder.encode(effect, self._state.clock_ms)
         return await self._stored.compare(encoded, place)
+
+
+def _settle(state: PartitionState) -> None:
+    """Forget which tasks changed: all states are compared in the end."""
+    for task in state.changed:
+        task.is_changed = False
+    state.changed.clear()
 
 
 def _input_offset(difference: Difference) -> int:

@@ -1,6 +1,7 @@
 """What `tasks` holds of a partition: where its ledger stands, and the last record of each key."""
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +13,7 @@ from streams.verify.reading import OutputReader
 from streams.verify.result import Difference, Problem
 
 DIGEST_BYTES = 16
+POLICY_KEY = b"policy/"
 
 
 class Stored(Struct, frozen=True, gc=False):
@@ -36,12 +38,22 @@ class StoredState:
 
     A batch ends with the partition's own record, and is visible whole or never; so what stands
     after the last of these was not written by a ledger, and counts as well: it will be found out.
+
+    Args:
+        judged_part: leaves out of a record what is not judged.
     """
 
-    def __init__(self, reader: OutputReader, partition: int) -> None:
-        self._reader, self._partition = reader, partition
+    def __init__(
+        self,
+        reader: OutputReader,
+        partition: int,
+        judged_part: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        self._reader, self._partition, self._judged_part = reader, partition, judged_part
         self._own_key = b"partition/%d" % partition
         self.last: dict[bytes, Stored] = {}
+        self.policies: dict[str, bytes] = {}  # every policy that was stored, by its hash
+        self.own_record = b""  # the partition's
         self.next_offset = 0
         self.compared = 0
 
@@ -53,12 +65,16 @@ class StoredState:
         batch: dict[bytes, Stored | None] = {}
         async for record in self._reader.until_written():
             key = record.key or b""
-            batch[key] = (
-                None if record.value is None else Stored(record.offset, _digest(record.value))
-            )
-            if key == self._own_key and record.value is not None:
+            if record.value is None:
+                batch[key] = None
+                continue
+            batch[key] = Stored(record.offset, _digest(self._judged_part(record.value)))
+            if key.startswith(POLICY_KEY):
+                self.policies[key.removeprefix(POLICY_KEY).decode(errors="replace")] = record.value
+            if key == self._own_key:
                 self._apply(batch)
                 batch = {}
+                self.own_record = record.value
                 self.next_offset = _next_offset(record.value, self.next_offset)
         self._apply(batch)
 
@@ -77,7 +93,8 @@ class StoredState:
         stored = self.last.pop(expected.key, None)
         if stored is None:
             return self._difference("missing", expected.key, place, expected=shown(expected.value))
-        if stored.digest == _digest(expected.value):
+        wanted = self._judged_part(expected.value)
+        if stored.digest == _digest(wanted):
             self.compared += 1
             return None
         record = await self._reader.at(stored.offset)
@@ -86,20 +103,25 @@ class StoredState:
             there, unlike = "a record that is gone by now", None
         else:
             there = shown(record.value)
-            unlike = first_difference(expected.value, record.value)
+            unlike = first_difference(wanted, self._judged_part(record.value))
             if unlike is None:
                 self.compared += 1
                 return None
-        field, wanted, there = unlike or ("value", shown(expected.value), there)
+        field, told, there = unlike or ("value", shown(expected.value), there)
         return self._difference(
-            "changed", expected.key, place, field=field, expected=wanted, found=there
+            "changed", expected.key, place, field=field, expected=told, found=there
         )
 
-    def left(self) -> Difference | None:
-        """Return a key that is there and was never asked for, if there is one."""
-        if not self.last:
+    def left(self, judges: Callable[[str], bool]) -> Difference | None:
+        """Return a key that is there and was never asked for, if one of those judged is."""
+        left = [
+            (key, stored)
+            for key, stored in self.last.items()
+            if judges(key.decode(errors="replace"))
+        ]
+        if not left:
             return None
-        key, stored = min(self.last.items(), key=lambda item: item[1].offset)
+        key, stored = min(left, key=lambda item: item[1].offset)
         return Difference(
             problem="extra",
             topic=self._reader.topic,

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiokafka
 import msgspec
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from schemas.envelope import rfc3339
@@ -18,8 +18,10 @@ from streams.verify.refold import READ
 from tests.integration.kafka_world import World, eventually, make_world
 
 PARTITIONS = 2
-# Tasks are forgotten soon after their end, so that there are deletions too.
-POLICY = policy_from_toml('version = "test"\n[clock]\nretention_ms = 200\n', "test")
+# Tasks are forgotten soon after their end, so that there are deletions too; and checkpoints.
+POLICY = policy_from_toml(
+    'version = "test"\n[clock]\nretention_ms = 200\ncheckpoint_every_ms = 50\n', "test"
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,22 @@ async def copy_log(
                 settings.topic(record.topic), value, record.key, record.partition, record.timestamp
             )
         await producer.flush()
+
+
+async def remove_first_events(settings: Settings, before: dict[int, int]) -> None:
+    """Remove, as retention does, the events before an offset of each partition."""
+    admin = AIOKafkaAdminClient(**settings.admin_kwargs())
+    await admin.start()
+    try:
+        topic = settings.topic(Topic.EVENTS)
+        await admin.delete_records(
+            {
+                TopicPartition(topic, partition): RecordsToDelete(offset)
+                for partition, offset in before.items()
+            }
+        )
+    finally:
+        await admin.close()
 
 
 async def _work(world: World, name: str) -> None:

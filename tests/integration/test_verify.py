@@ -14,7 +14,14 @@ from streams.kafka.settings import Settings, load_settings
 from streams.verify.refold import verify
 from streams.verify.result import VerifyResult
 from tests.integration.kafka_world import make_world
-from tests.integration.recorded_log import PARTITIONS, Log, Raw, copy_log, record_log
+from tests.integration.recorded_log import (
+    PARTITIONS,
+    Log,
+    Raw,
+    copy_log,
+    record_log,
+    remove_first_events,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -352,3 +359,90 @@ async def test_damage_is_found_and_named(
     assert difference.problem == problem
     if field is not None:
         assert difference.field == field
+
+
+def checkpoints(log: Log) -> dict[int, int]:
+    """Return the offset of the first checkpoint of each partition."""
+    found: dict[int, int] = {}
+    for record in log.of(Topic.LIFECYCLE):
+        data = record.envelope["data"]
+        if data["change"] == "partition_checkpoint":
+            found.setdefault(record.partition, data["next_offset"])
+    return found
+
+
+async def test_without_the_first_events_it_begins_at_a_checkpoint(
+    settings: Settings, log: Log
+) -> None:
+    await copy_log(settings, log, unchanged)
+    # One event before the checkpoint is still there: it is passed over.
+    offsets = checkpoints(log)
+    await remove_first_events(settings, {one: offset - 1 for one, offset in offsets.items()})
+    result = await verify(settings)
+    assert [str(report.difference) for report in result.partitions] == ["None"] * PARTITIONS
+    for report in result.partitions:
+        assert report.from_checkpoint
+        assert report.first_offset == offsets[report.partition]
+        assert report.unjudged_tasks + report.compared["tasks"] > 1
+        assert min(report.compared.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "topic"),
+    [
+        pytest.param(
+            without(Topic.BREACHES, "breach", LAST),
+            "missing",
+            Topic.BREACHES,
+            id="a breach is gone",
+        ),
+        pytest.param(
+            twice(Topic.DECISIONS, "decision"), "extra", Topic.DECISIONS, id="a decision twice"
+        ),
+        pytest.param(
+            changed(Topic.EXECUTIONS, "execution", latency_ms=1),
+            "changed",
+            Topic.EXECUTIONS,
+            id="another latency",
+        ),
+        pytest.param(
+            changed(Topic.TASKS, "task.state", verdict="notice"),
+            "changed",
+            Topic.TASKS,
+            id="another verdict in a state",
+        ),
+        pytest.param(
+            without(Topic.DEAD_LETTERS, "dead_letter", LAST),
+            "missing",
+            Topic.DEAD_LETTERS,
+            id="a dead letter is gone",
+        ),
+    ],
+)
+async def test_damage_after_the_checkpoint_is_found(
+    settings: Settings, log: Log, change: Change, problem: str, topic: Topic
+) -> None:
+    await copy_log(settings, log, change)
+    await remove_first_events(settings, checkpoints(log))
+    difference = (await verify(settings)).partitions[0].difference
+    assert difference is not None
+    assert (difference.problem, difference.topic) == (problem, settings.topic(topic))
+
+
+async def test_without_events_and_without_a_checkpoint_nothing_is_judged(
+    settings: Settings, log: Log
+) -> None:
+    def without_checkpoints(records: list[Raw]) -> list[Raw]:
+        return [
+            record
+            for record in records
+            if record.topic is not Topic.LIFECYCLE
+            or record.envelope["data"]["change"] != "partition_checkpoint"
+        ]
+
+    await copy_log(settings, log, without_checkpoints)
+    await remove_first_events(settings, dict.fromkeys(range(PARTITIONS), 5))
+    for report in (await verify(settings)).partitions:
+        assert report.from_checkpoint
+        assert report.first_offset == report.next_offset
+        assert report.events == 0
