@@ -80,6 +80,7 @@ async def record_log(bootstrap_servers: str, prefix: str) -> Log:
         await _work(world, "B")
         await eventually(lambda: _is_forgotten(world, "B"))
     async with world.ledger():
+        await world.send([_late_usage(world, partition) for partition in range(PARTITIONS)])
         await _work(world, "C")
         await eventually(lambda: _has_ended(world, "C"))
     return Log(prefix, await _read_all(world.settings))
@@ -157,9 +158,16 @@ async def _work(world: World, name: str) -> None:
                 event("task.ended", child),
                 event("task.ended", grown, outcome="failed"),
                 event("phase.usage", grown, phase="PLAN", input_tokens=5),
+                event("phase.usage", f"{name}-OPEN-{partition}", phase="PLAN", input_tokens=50),
                 event("task.ended", parent),
             ]
         )
+
+
+def _late_usage(world: World, partition: int) -> tuple[str, bytes]:
+    """Return usage of a task that has long ended, and was not forgotten."""
+    usage = world.event("phase.usage", f"A-GROWN-{partition}", phase="PLAN", input_tokens=7)
+    return world.task_in(partition, "A-PARENT"), usage
 
 
 async def _for_all(world: World, kind: str, **data: object) -> None:
