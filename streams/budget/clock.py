@@ -85,8 +85,7 @@ def _drop_stale(state: PartitionState) -> None:
 
 
 def _settle_all(state: PartitionState, pending: dict[str, Task]) -> None:
-    for task in pending.values():
-        settle(state, task)
+    settle(state, *pending.values())
     pending.clear()
 
 

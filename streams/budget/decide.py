@@ -20,12 +20,21 @@ LATENCY = 1
 HELD_IN_PARTIAL = frozenset({Importance.LOW, Importance.MEDIUM})
 
 
-def settle(state: PartitionState, task: Task) -> None:
-    """Publish a decision if the task's verdict changed; then those of its descendants."""
-    own = max(cell.level for _, _, cell in task.cells())
-    was_blocking, task.own = task.own == BLOCK, own
-    _settle_one(state, task)
-    if was_blocking != (own == BLOCK):
+def settle(state: PartitionState, *tasks: Task) -> None:
+    """Publish a decision for each task whose verdict changed; then those of their descendants.
+
+    Tasks of one family that one event has changed are settled together: a child that crosses a
+    level while its parent comes to block is told one verdict.
+    """
+    turned = []
+    for task in tasks:
+        own = max(cell.level for _, _, cell in task.cells())
+        if (own == BLOCK) != (task.own == BLOCK):
+            turned.append(task)
+        task.own = own
+    for task in tasks:
+        _settle_one(state, task)
+    for task in turned:
         settle_below(state, task)
 
 

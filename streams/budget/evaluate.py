@@ -78,8 +78,8 @@ def raise_level(
 
 def confirm(cell: Cell) -> None:
     """Note that what ended runs have used is measured: the levels it reaches stay."""
-    if cell.line is not None:
-        cell.firm = max(cell.firm, min(cell.level, level_at(cell.line.at, cell.used)))
+    assert cell.line is not None
+    cell.firm = max(cell.firm, min(cell.level, level_at(cell.line.at, cell.used)))
 
 
 def withdraw(state: PartitionState, task: Task, name: str | None, used: int) -> None:
@@ -89,8 +89,7 @@ def withdraw(state: PartitionState, task: Task, name: str | None, used: int) -> 
         used: with the estimate of a run that is open now; what rests on that one stays.
     """
     cell = task.cell(name, LATENCY)
-    if cell.line is None:
-        return
+    assert cell.line is not None
     target = max(cell.firm, min(cell.level, level_at(cell.line.at, used)))
     for level in range(cell.level, target, -1):
         if cell.line.at[level - 1] != NEVER:

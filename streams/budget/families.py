@@ -31,8 +31,8 @@ def check_parent(state: PartitionState, task_id: str, parent_id: str) -> None:
     field = "data.parent_task_id"
     if parent_id == task_id:
         raise InvalidFieldError(field, parent_id, "another task than itself")
-    depth = 1 + _height(state, task_id)
     above = state.tasks.get(parent_id)
+    depth = 1 + _height(state, task_id) + (above is None)  # then the parent is opened as well
     while above is not None:
         if above.task_id == task_id:
             raise InvalidFieldError(field, parent_id, "a task that is not below this one")

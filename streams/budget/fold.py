@@ -183,11 +183,9 @@ def _fold_start(state: PartitionState, task: Task | None, event: TaskStarted) ->
         return task
     task = fold_task_started(state, task, event)
     _touched(state, task, event)
-    settle(state, task)
+    settle(state, task, *task.ancestors())
     if task.parent is not None:
         settle_below(state, task)
-        for ancestor in task.ancestors():
-            settle(state, ancestor)
     return task
 
 

@@ -5,6 +5,7 @@ names its content. Source: budget model, "Limits", "Ladders" and "Governance".
 """
 
 import hashlib
+import re
 import tomllib
 from decimal import Decimal
 from functools import cache
@@ -33,6 +34,9 @@ FACTORS_MAX = 256
 HASH_DIGITS = 16
 DEFAULT_PHASE = "default"
 NEVER_WORD = "never"
+# A policy has four levels. Where Python gives up depends on how deep its stack is already, and so
+# would a dead letter.
+NESTING_MAX = 16
 
 
 class InvalidPolicyError(StoplossError):
@@ -141,9 +145,12 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
     Raises:
         InvalidPolicyError: everything that is wrong, at once.
     """
+    if _nesting(document) > NESTING_MAX:
+        reason = InvalidFieldError("policy", "nested too deeply", f"at most {NESTING_MAX} levels")
+        raise InvalidPolicyError(origin, [reason])
     try:
         return _checked(_from_null(_JSON_DECODER.decode(document)), origin)
-    except (msgspec.MsgspecError, ArithmeticError, RecursionError) as error:
+    except (msgspec.MsgspecError, ArithmeticError) as error:
         reason = InvalidFieldError("policy", f"{error}", "the policy as JSON")
         raise InvalidPolicyError(origin, [reason]) from error
 
@@ -163,6 +170,21 @@ _JSON_DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 # Not sorted: the order of the phases is part of a policy, and so of its hash; the order of all
 # other keys is that in which they are read.
 _JSON_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _nesting(document: bytes) -> int:
+    """Return how deeply brackets stand in each other, those in texts left out."""
+    depth = deepest = 0
+    for found in _BRACKETS.finditer(document):
+        if found[0] in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif found[0] in b"]}":
+            depth -= 1
+    return deepest
 
 
 def _builtin_text() -> str:
@@ -335,12 +357,15 @@ def _read_shares(reader: Reader) -> Shares:
             reader.out[verdict] = NEVER_WORD
             shares.append(None)
             continue
+        errors = len(reader.errors)
         share = reader.decimal(verdict, above=0, at_most=SHARE_MAX, places=DECIMAL_PLACES)
         scaled = int(share * SHARE_PLACES)
-        if scaled <= highest and verdict in reader.table:
+        shares.append(scaled)
+        if len(reader.errors) > errors or verdict not in reader.table:
+            continue
+        if scaled <= highest:
             reader.refuse(verdict, share, "more than the level before it")
         highest = max(highest, scaled)
-        shares.append(scaled)
     reader.finish()
     return (shares[0], shares[1], shares[2], shares[3])
 

@@ -38,8 +38,9 @@ class Reader:
         self.errors.append(InvalidFieldError(self.name(key), _plain(value), allowed))
 
     def child(self, key: str) -> "Reader":
-        """Return the table under `key`; an absent one is an error."""
+        """Return the table under `key`; an absent one is an error, of which its keys say nothing."""
         reader = Reader(self._take(key, {}, "a table"), self.name(key), self.errors)
+        reader._complete &= key in self.table
         self.out[key] = reader.out
         return reader
 

@@ -65,9 +65,7 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
         execution.outcome = execution.outcome or ExecutionOutcome.OPEN_AT_END
         emit_execution(state, task, name, phase, execution)
     if has_crossed:
-        settle(state, task)
-        for ancestor in task.ancestors():
-            settle(state, ancestor)
+        settle(state, task, *task.ancestors())
     return task
 
 

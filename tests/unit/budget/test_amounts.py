@@ -42,7 +42,7 @@ def test_money_from_outside_is_rounded_half_even_once(dollars: str, nano: int) -
 
 @pytest.mark.parametrize("dollars", ["-0.01", "1000000.01", "NaN", "sNaN", "Infinity", "1E+99"])
 def test_what_is_no_amount_of_money_is_refused(dollars: str) -> None:
-    with pytest.raises(InvalidFieldError, match="^cost_usd: .* use a number from 0 to 1000000$"):
+    with pytest.raises(InvalidFieldError, match=r"^cost_usd: .* use a number from 0 to 1000000$"):
         nano_dollars("cost_usd", Decimal(dollars))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.topics import Topic
-from streams.budget.operators import GRANTS_MAX
+from streams.budget import operators
 from tests.unit.budget.story import all_said, story
 from tests.unit.budget.world import START_MS, World, record
 
@@ -66,8 +66,11 @@ def test_absolute_limits_are_those_of_the_named_cells_alone() -> None:
             "grant TASK-1 ×2 THINK.tokens=9000", "data.multiplier, data.limits", id="both"
         ),
         pytest.param("grant TASK-1 limits=null", "data.multiplier, data.limits", id="null"),
-        pytest.param("grant TASK-9 STRATEGIZE.tokens=4499", "data.limits.STRATEGIZE.tokens",
-                     id="less than a task that was never seen has"),
+        pytest.param(
+            "grant TASK-9 STRATEGIZE.tokens=4499",
+            "data.limits.STRATEGIZE.tokens",
+            id="less than a task that was never seen has",
+        ),
         pytest.param("grant-all ×0.5", "data.multiplier", id="less for all"),
     ],
 )
@@ -119,12 +122,22 @@ def test_all_open_tasks_are_granted_more_in_order_of_their_ids() -> None:
     ]
 
 
-def test_more_grants_than_are_remembered_are_folded_into_one() -> None:
-    lines = "\n".join(["grant TASK-1 ×1.01"] * (GRANTS_MAX + 2))
-    world = story(f"start TASK-1 planned=THINK\n{lines}\nusage TASK-1 THINK 6_000 → continue")
-    limits = world.lifecycles()[-1].limits["THINK"]
-    assert limits["tokens"] > 6_000 * 1.9
-    assert len(world.task("TASK-1").grants) <= GRANTS_MAX
+def test_more_grants_than_are_remembered_are_folded_into_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert operators.GRANTS_MAX == 64
+    monkeypatch.setattr(operators, "GRANTS_MAX", 2)
+    world = story("""
+        start TASK-1 planned=THINK
+        grant TASK-1 ×2
+        grant TASK-1 task.tokens=20000
+        grant TASK-1 ×1.5
+        grant TASK-1 ×2
+        usage TASK-1 THINK 53_999 → notice    # 36,000 of the phase, 60,000 of the task
+        usage TASK-1 THINK 1      → warn; TASK-1 task tokens notice
+    """)
+    assert world.lifecycles()[-1].limits["task"] == {"tokens": 60_000, "latency_ms": 810_000}
+    assert len(world.task("TASK-1").grants) == 2
 
 
 def test_a_reclassification_recomputes_and_keeps_overrides_and_grants() -> None:

@@ -5,7 +5,7 @@ import pytest
 from schemas.topics import Topic
 from streams.budget.policy import policy_from_toml
 from tests.unit.budget.story import all_said, story, tell
-from tests.unit.budget.world import World
+from tests.unit.budget.world import START_MS, World, record
 
 NARROW = policy_from_toml(
     """
@@ -91,6 +91,24 @@ def test_the_measured_duration_replaces_the_estimate_and_withdraws_its_levels() 
     assert world.lifecycles()[-1].overshoot is None  # of a block that nobody was to blame for
 
 
+def test_a_level_that_the_ladder_does_not_have_is_not_withdrawn() -> None:
+    policy = policy_from_toml('[ladders.phase.latency_ms]\nwarn = "never"', "sparse.toml")
+    world = story(
+        """
+        start TASK-1
+        begin TASK-1 THINK
+        end   TASK-1 THINK +270s ms=5
+        """,
+        policy=policy,
+    )
+    assert breaches(world) == [
+        "TASK-1 THINK latency_ms notice",
+        "TASK-1 THINK latency_ms review",
+        "TASK-1 THINK latency_ms review withdrawn",
+        "TASK-1 THINK latency_ms notice withdrawn",
+    ]
+
+
 def test_a_withdrawn_level_can_be_reached_again() -> None:
     world = narrow("""
         start TASK-1
@@ -106,9 +124,14 @@ def test_a_withdrawn_level_can_be_reached_again() -> None:
 @pytest.mark.parametrize(
     ("end", "latency_ms", "verdict"),
     [
-        pytest.param("end TASK-1 A own=-3480s", 120_000, "notice", id="the clock of its own source"),
         pytest.param(
-            "end TASK-1 A source=other own=-3480s", 3_600_000, "block", id="two clocks: the broker's"
+            "end TASK-1 A own=-3480s", 120_000, "notice", id="the clock of its own source"
+        ),
+        pytest.param(
+            "end TASK-1 A source=other own=-3480s",
+            3_600_000,
+            "block",
+            id="two clocks: the broker's",
         ),
         pytest.param("end TASK-1 A ms=-5", 0, "block", id="a negative duration takes nothing back"),
         pytest.param("end TASK-1 A ms=86400001", 0, "block", id="nor one of more than a day"),
@@ -221,8 +244,6 @@ def test_history_blocks_nobody() -> None:
 
 def test_history_is_told_by_the_record_itself_not_by_what_came_before_it() -> None:
     # Offline the append time is the event's own: then nothing is historical, in whatever order.
-    from tests.unit.budget.world import START_MS, record
-
     world = World(NARROW)
     for task_id, own_ms in (("TASK-1", START_MS + 3_600_000), ("TASK-2", START_MS)):
         data = {"phase": "A"}

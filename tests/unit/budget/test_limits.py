@@ -9,6 +9,7 @@ from schemas.errors import InvalidFieldError
 from schemas.fields import Complexity, Importance, Metric
 from schemas.outputs import Lifecycle
 from schemas.topics import Topic
+from streams.budget import executions, state
 from streams.budget.limits import TaskClass, check_multiplier, compute_limits, phase_limit
 from streams.budget.policy import Policy, builtin_policy, policy_from_toml
 from tests.unit.budget.story import all_said, story
@@ -118,7 +119,9 @@ def test_a_limit_is_the_exact_product_rounded_up_once(
 
 
 def test_a_phase_that_the_policy_does_not_list_has_no_limit() -> None:
-    with pytest.raises(InvalidFieldError, match="^phase: 'SLEEP' is not allowed; use one of STRAT"):
+    with pytest.raises(
+        InvalidFieldError, match=r"^phase: 'SLEEP' is not allowed; use one of STRAT"
+    ):
         phase_limit(builtin_policy(), TaskClass(), "SLEEP", Metric.TOKENS)
 
 
@@ -169,7 +172,9 @@ def started(world: World, task_id: str = "TASK-1") -> Lifecycle:
 @pytest.mark.parametrize(
     ("words", "limits"),
     [
-        pytest.param("", {"tokens": 6_000, "latency_ms": 135_000}, id="medium where nothing is said"),
+        pytest.param(
+            "", {"tokens": 6_000, "latency_ms": 135_000}, id="medium where nothing is said"
+        ),
         pytest.param(
             "complexity=null importance=null",
             {"tokens": 6_000, "latency_ms": 135_000},
@@ -316,9 +321,27 @@ def test_a_policy_with_a_default_lets_events_name_any_phase() -> None:
     assert started(world).limits["NAP"]["tokens"] == 400
 
 
-def test_a_policy_names_no_more_phases_than_a_task_can_remember() -> None:
-    lines = "\n".join(f"usage TASK-1 P{index} 1" for index in range(64))
-    story(f"{lines}\nusage TASK-1 P64 1 → refused data.phase", policy=OPEN_LIST)
+def test_a_task_remembers_a_bounded_number_of_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert executions.PHASES_MAX == 64
+    monkeypatch.setattr(executions, "PHASES_MAX", 3)
+    story(
+        """
+        usage TASK-1 A 1
+        usage TASK-1 B 1
+        usage TASK-1 C 1
+        usage TASK-1 D 1   → refused data.phase
+        usage TASK-1 C 1   → continue
+        """,
+        policy=OPEN_LIST,
+    )
+
+
+def test_limits_are_kept_for_a_bounded_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert state.LIMITS_CACHE_MAX == 4_096
+    monkeypatch.setattr(state, "LIMITS_CACHE_MAX", 2)
+    world = story("start TASK-1 x=2\nstart TASK-2 x=3\nstart TASK-3 x=0.5\nstart TASK-1 x=5")
+    assert len(world.state.limits_cache) <= 2
+    assert started(world, "TASK-3").limits["THINK"]["tokens"] == 3_000
 
 
 def test_a_later_policy_touches_new_tasks_only() -> None:

@@ -81,7 +81,8 @@ class World:
         return [
             effect.data
             for effect in self.effects
-            if effect.topic is topic and effect.data is not None
+            if effect.topic is topic
+            and effect.data is not None
             and (task_id is None or effect.key == task_id)
         ]
 
@@ -214,7 +215,7 @@ def record(
     sequence: int | None = None,
 ) -> bytes:
     """One record of `events`, as an enforcer writes it."""
-    envelope = {
+    envelope: dict[str, object] = {
         "specversion": "1.0",
         "type": f"stoploss.{kind}",
         "id": event_id,
@@ -230,5 +231,3 @@ def record(
 
 
 TICK = decode_event(record("clock.tick", OWN_SUBJECT, "tick", None, START_MS))
-
-

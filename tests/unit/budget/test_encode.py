@@ -1,0 +1,89 @@
+"""The bytes of what is published: the envelope, and dead letters of every size."""
+
+import base64
+
+import msgspec
+
+from schemas.outputs import DeadLetterDetail
+from schemas.topics import Topic
+from streams.budget.effects import Effect, Refused
+from streams.budget.encode import KEPT_BYTES, WHOLE_BYTES_MAX, EffectEncoder
+from tests.unit.budget.story import story
+from tests.unit.budget.world import START_MS, Cause, World
+
+REFUSED = Effect(
+    topic=Topic.DEAD_LETTERS,
+    type="stoploss.dead_letter",
+    key="",
+    data=Refused("not_json", DeadLetterDetail("value", "}", "JSON")),
+    offset=7,
+    index=2,
+)
+
+
+def encoder(size_max: int) -> EffectEncoder:
+    return EffectEncoder(3, "stoploss.events", lambda value: len(value) <= size_max)
+
+
+def test_what_is_published_is_a_cloud_event_whose_id_follows_from_its_input() -> None:
+    world = story("start TASK-1 +5s")
+    topic, record = world.output[1]
+    envelope = msgspec.json.decode(record.value or b"")
+    data = envelope.pop("data")
+    assert (topic, record.key) == (Topic.LIFECYCLE, b"TASK-1")
+    assert envelope == {
+        "specversion": "1.0",
+        "id": "3-0-2",
+        "source": "stoploss/ledger",
+        "type": "stoploss.lifecycle",
+        "subject": "TASK-1",
+        "time": "2026-01-01T00:00:05.000Z",
+    }
+    assert data["change"] == "started"
+
+
+def test_a_traceparent_is_carried_on() -> None:
+    world = World()
+    effect = story("start TASK-1").effects[1]
+    record = encoder(10**6).encode(effect, START_MS, None, "00-abc-01")
+    assert msgspec.json.decode(record.value or b"")["traceparent"] == "00-abc-01"
+    assert world.offset == 0
+
+
+def test_a_dead_letter_has_the_key_and_the_bytes_of_its_input() -> None:
+    one = encoder(10**6)
+    one.encode(REFUSED, START_MS, Cause(6, b"{"))  # the clock as text is made once
+    record = one.encode(REFUSED, START_MS, Cause(7, b"}", b"K\xff"))
+    data = msgspec.json.decode(record.value or b"")["data"]
+    assert record.key == b"K\xff"
+    assert base64.b64decode(data["original"]) == b"}"
+    assert data["input"] == {
+        "topic": "stoploss.events",
+        "partition": 3,
+        "offset": 7,
+        "key": "K\N{REPLACEMENT CHARACTER}",
+    }
+    assert data["detail"] == {"field": "value", "value": "}", "allowed": "JSON"}
+
+
+def test_of_what_does_not_pass_the_broker_the_first_part_is_kept() -> None:
+    original = b"x" * (KEPT_BYTES + 1)
+    record = encoder(KEPT_BYTES).encode(REFUSED, START_MS, Cause(7, original))
+    data = msgspec.json.decode(record.value or b"")["data"]
+    assert len(base64.b64decode(data["original"])) == KEPT_BYTES
+    assert data["detail"]["allowed"] == (
+        f"JSON (only the first {KEPT_BYTES} of {KEPT_BYTES + 1} bytes are kept here)"
+    )
+    assert WHOLE_BYTES_MAX > KEPT_BYTES
+
+
+def test_what_nobody_wants_in_memory_three_times_is_not_even_tried_whole() -> None:
+    tried: list[int] = []
+
+    def fits(value: bytes) -> bool:
+        tried.append(len(value))
+        return True
+
+    original = bytes(WHOLE_BYTES_MAX + 1)
+    EffectEncoder(3, "stoploss.events", fits).encode(REFUSED, START_MS, Cause(7, original))
+    assert tried == []

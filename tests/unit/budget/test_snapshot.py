@@ -1,0 +1,224 @@
+"""What stands in `tasks`, and what a restart says of a record that is not the ledger's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from schemas.errors import Remedy
+from streams.budget.policy import policy_from_toml
+from streams.budget.snapshot import TornStateError, drain_changes, restore
+from streams.budget.state import PartitionState
+from tests.unit.budget.story import story
+from tests.unit.budget.world import OWN_SUBJECT, PARTITION, World
+
+STORY = """
+    start TASK-0
+    start TASK-1 planned=THINK,PR parent=TASK-0 override.THINK.cost_usd=1.5 owner=ada x=0.5
+    begin TASK-1 THINK seq=1
+    usage TASK-1 THINK 2_000 cost=0.5 seq=2
+    grant TASK-1 ×1.5
+    grant TASK-1 task.tokens=10000
+    policy own
+    begin TASK-1 PR +10s seq=3
+"""
+OWN = policy_from_toml('version = "own"', "own.toml")
+
+
+def stored(key: str) -> dict[str, Any]:
+    world = story(STORY, own=OWN)
+    return msgspec.json.decode(world.records[key])["data"]  # type: ignore[no-any-return]
+
+
+def test_a_task_is_stored_whole_and_readable() -> None:
+    data = stored("TASK-1")
+    assert data["cells"] == [
+        {"scope": "task", "metric": "tokens", "used": 2_000, "limit": 10_000, "level": "continue"},
+        {
+            "scope": "task",
+            "metric": "latency_ms",
+            "used": 10_000,
+            "limit": 114_750,
+            "level": "continue",
+        },
+        {
+            "scope": "phase",
+            "metric": "tokens",
+            "used": 2_000,
+            "limit": 4_500,
+            "level": "continue",
+            "phase": "THINK",
+        },
+        {
+            "scope": "phase",
+            "metric": "latency_ms",
+            "used": 10_000,
+            "limit": 101_250,
+            "level": "continue",
+            "phase": "THINK",
+        },
+        {
+            "scope": "phase",
+            "metric": "cost_usd",
+            "used": 0.5,
+            "limit": 2.25,
+            "level": "continue",
+            "phase": "THINK",
+        },
+        {
+            "scope": "phase",
+            "metric": "tokens",
+            "used": 0,
+            "limit": 675,
+            "level": "continue",
+            "phase": "PR",
+        },
+        {
+            "scope": "phase",
+            "metric": "latency_ms",
+            "used": 0,
+            "limit": 13_500,
+            "level": "continue",
+            "phase": "PR",
+        },
+    ]
+    assert data["phases"]["THINK"]["attempts"] == 1
+    assert data["phases"]["THINK"]["counters"] == {
+        "model_calls": 1,
+        "input_tokens": 2_000,
+        "cost_usd": 0.5,
+    }
+    assert data["grants"] == [
+        {"multiplier": "1.5"},
+        {"limits": {"task": {"tokens": 10_000}}},
+    ]
+    assert (data["status"], data["verdict"], data["last_offset"], data["limits_version"]) == (
+        "open",
+        "continue",
+        7,
+        3,
+    )
+    assert data["parent_task_id"] == "TASK-0"
+    assert data["dedupe"]["sequences"] == {"enforcer": 3}
+    assert len(data["dedupe"]["recent"]) == 3
+
+
+def test_usage_of_children_is_stored_with_the_parent() -> None:
+    assert stored("TASK-0")["rolled"] == [2_000_000, 500_000_000]
+
+
+def test_the_partition_is_stored_with_its_next_offset() -> None:
+    data = stored(OWN_SUBJECT)
+    assert (data["next_offset"], data["mode"], data["policy"]["version"]) == (8, "observe", "own")
+
+
+def test_the_ids_of_what_is_stored_follow_from_the_last_input_not_from_the_batch() -> None:
+    world = story("start TASK-2\nstart TASK-1\nusage TASK-2 PR 5\ntick +1m")
+    ids = {effect.key: (effect.offset, effect.index) for effect in drain_changes(world.state)}
+    assert ids == {"TASK-2": (2, 0), "TASK-1": (1, 0), OWN_SUBJECT: (3, 0)}
+    assert [effect.key for effect in drain_changes(world.state)] == [OWN_SUBJECT]
+
+
+def test_a_limit_is_taken_as_it_was_stored_even_where_the_formula_has_changed() -> None:
+    world = story(STORY, own=OWN)
+    change(world, "TASK-1", lambda data: data["cells"][0].update(limit=9_000))
+    state = restored(world)
+    cell = state.tasks["TASK-1"].tokens
+    assert cell.line is not None
+    assert (cell.line.limit, cell.line.at[3]) == (9_000_000, 18_000_000)
+
+
+def restored(world: World) -> PartitionState:
+    return restore(PARTITION, list(world.records.items()), world.default_policy)
+
+
+def change(world: World, key: str, edit: Callable[[Any], object]) -> None:
+    record = msgspec.json.decode(world.records[key])
+    edit(record["data"])
+    world.records[key] = msgspec.json.encode(record)
+
+
+@pytest.mark.parametrize(
+    ("key", "edit", "reason"),
+    [
+        pytest.param(
+            "TASK-1",
+            lambda data: data.pop("cells"),
+            "missing required field `cells`",
+            id="a field is gone",
+        ),
+        pytest.param(
+            "TASK-1",
+            lambda data: data.update(parent_task_id="GONE"),
+            "its parent GONE is not there",
+            id="the parent is gone",
+        ),
+        pytest.param(
+            "TASK-1",
+            lambda data: data["policy"].update(hash="0"),
+            "its policy 0 is not there",
+            id="the policy is gone",
+        ),
+        pytest.param("TASK-1", lambda data: data.update(outcome="slept"), "slept", id="an outcome"),
+        pytest.param(
+            "TASK-1",
+            lambda data: data.update(planned_phases=["NAP"]),
+            "NAP",
+            id="a phase that its policy does not list",
+        ),
+        pytest.param(
+            "TASK-1",
+            lambda data: data["phases"]["PR"]["executions"][0].__setitem__(5, 9),
+            "IndexError",
+            id="a source that it does not have",
+        ),
+        pytest.param(
+            "TASK-1",
+            lambda data: data["cells"][0].update(used=0.5, limit=0.0001),
+            "too many decimals",
+            id="a limit that cannot be",
+        ),
+        pytest.param(
+            OWN_SUBJECT,
+            lambda data: data.update(partition=9),
+            "it is partition 9's",
+            id="another partition's",
+        ),
+        pytest.param(
+            OWN_SUBJECT,
+            lambda data: data["policy"].update(hash="0"),
+            "its policy 0 is not there",
+            id="the partition's policy is gone",
+        ),
+        pytest.param(
+            f"policy/{OWN.hash}",
+            lambda data: data["policy"].pop("fail"),
+            "fail: 'absent' is not allowed",
+            id="a policy with a hole",
+        ),
+    ],
+)
+def test_a_torn_record_is_named_with_what_to_do(
+    key: str, edit: Callable[[Any], object], reason: str
+) -> None:
+    world = story(STORY, own=OWN)
+    change(world, key, edit)
+    with pytest.raises(TornStateError, match=reason) as torn:
+        restored(world)
+    assert torn.value.key == key
+    assert torn.value.remedy is Remedy.STOP
+    assert f"`stoploss recover {key}` rebuilds it from events" in str(torn.value)
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"null", b"[" * 5_000])
+def test_what_is_no_json_is_torn(value: bytes) -> None:
+    world = story("start TASK-1")
+    world.records["TASK-1"] = value
+    with pytest.raises(TornStateError, match=r"^tasks, partition 3, key TASK-1: "):
+        restored(world)
+
+
+def test_a_partition_that_was_never_written_is_empty() -> None:
+    state = restore(PARTITION, [], World().default_policy)
+    assert (state.next_offset, state.tasks, state.open_tasks) == (0, {}, 0)
