@@ -26,6 +26,7 @@ from tests.integration.recorded_log import (
 pytestmark = pytest.mark.integration
 
 FIRST, LAST = 0, -1
+OPEN_TASK = b"C-OPEN-0"
 Change = Callable[[list[Raw]], Iterable[Raw]]
 
 
@@ -95,11 +96,15 @@ async def test_what_is_written_while_it_judges_is_no_difference(
 
 
 def places(records: list[Raw], topic: Topic, kind: str) -> list[int]:
-    """Return where the records of a type stand, of the first partition; "" are deletions."""
+    """Return where the records of a type stand, of the first partition; "" are deletions.
+
+    Of states those of a task that stays open: an ended one may be forgotten by now.
+    """
     return [
         index
         for index, record in enumerate(records)
         if (record.topic, record.partition, record.kind) == (topic, 0, kind)
+        and (kind != "task.state" or record.key == OPEN_TASK)
     ]
 
 
@@ -137,10 +142,9 @@ def with_id(identifier: str) -> Change:
     return change
 
 
-def with_deletion(topic: Topic) -> Change:
+def with_deletion(topic: Topic, kind: str) -> Change:
     def change(records: list[Raw]) -> list[Raw]:
-        at = places(records, Topic.DECISIONS, "decision")[LAST]
-        return [*records, Raw(topic, 0, records[at].key, None, records[at].timestamp)]
+        return [*records, replace(records[places(records, topic, kind)[LAST]], value=None)]
 
     return change
 
@@ -281,9 +285,19 @@ async def test_a_copy_without_damage_is_equal(settings: Settings, log: Log) -> N
             with_id("1-3-0"), "extra", Topic.DECISIONS, None, id="a decision of another partition"
         ),
         pytest.param(
-            with_deletion(Topic.DECISIONS), "extra", Topic.DECISIONS, None, id="a decision deleted"
+            with_deletion(Topic.DECISIONS, "decision"),
+            "extra",
+            Topic.DECISIONS,
+            None,
+            id="a decision deleted",
         ),
-        pytest.param(with_deletion(Topic.TASKS), "missing", Topic.TASKS, None, id="a task deleted"),
+        pytest.param(
+            with_deletion(Topic.TASKS, "task.state"),
+            "missing",
+            Topic.TASKS,
+            None,
+            id="a task deleted",
+        ),
         pytest.param(
             changed(Topic.DECISIONS, "decision", verdict="continue"),
             "changed",
