@@ -48,8 +48,8 @@ from streams.replay.family import Family, Folded, Row, offline
 from streams.replay.logs import LogEvents
 from streams.replay.result import ReplayResult, ReplaySummary
 
-# Each takes about 10 KB with its one or two tasks. Importers have at most 5,000 sessions open.
-FAMILIES_MAX = 10_000
+# Each takes about 15 KB with a task of five phases. Importers have at most 5,000 sessions open.
+FAMILIES_MAX = 6_000
 PARTITION = 0
 RATIO_PLACES = 10_000
 
