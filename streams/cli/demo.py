@@ -14,13 +14,13 @@ from msgspec import Struct
 from rich.live import Live
 from rich.text import Text
 
-from schemas.events import Event, PolicySetData
+from schemas.events import Event
 from schemas.fields import Mode, Verdict
 from streams.budget.policy import Policy
 from streams.cli.exits import say
 from streams.cli.facts import TasksAnswer, tasks_answer
 from streams.cli.following import Followed, follow
-from streams.cli.operating import operate_on_all
+from streams.cli.operating import operate_on_all, until_started
 from streams.cli.options import DEFAULT_DIR, Dir, Json, user
 from streams.cli.place import Place, kafka_is_named
 from streams.cli.policies import policy_data, policy_of_file
@@ -30,6 +30,7 @@ from streams.cli.running import Signals, everything
 from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, print_json, table
 from streams.cli.tables import tasks_table
 from streams.cli.tasks import REFRESH_PER_S, live_view
+from streams.cli.values import number
 from streams.importers.base import import_events
 from streams.importers.demo import DEMO_KIND, demo_path, demo_policy_path
 from streams.local.folder import DataFolder
@@ -74,7 +75,11 @@ class Playing:
 def demo(
     speed: Annotated[
         float,
-        typer.Option(min=0.01, max=1_000_000, help="How many times faster than it was recorded."),
+        typer.Option(
+            metavar="X",
+            parser=number("--speed", at_least=0.01, at_most=1_000_000),
+            help="How many times faster than it was recorded.",
+        ),
     ] = SPEED,
     *,
     once: Annotated[
@@ -149,7 +154,8 @@ def recorded_sessions() -> list[Recorded]:
 
 
 async def _set_policy(log: Log, policy: Policy) -> None:
-    data: PolicySetData = policy_data(policy, user())
+    await until_started(log, FIRST_POLICY_WITHIN_S)
+    data = policy_data(policy, user())
     await operate_on_all(log, "stoploss.policy.set", data, FIRST_POLICY_WITHIN_S)
 
 

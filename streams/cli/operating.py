@@ -31,6 +31,7 @@ from streams.kafka.together import write_together
 
 # Several heartbeats long: without one nobody waits for a ledger any longer.
 WITHOUT_LEDGER_S = 3.0
+POLL_S = 0.1
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -154,8 +155,11 @@ async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) ->
         RefusedEventError: a ledger refused the event.
         UnavailableError: Kafka or a ledger does not answer in time.
     """
-    view = LedgerView()
     partitions = list(log.partitions)
+    # A ledger that has just begun appends the built-in policy: it would come after what we write.
+    if set(await log.heartbeats()) >= set(partitions):
+        await until_started(log, timeout_s)
+    view = LedgerView()
     records = [
         _record(log, kind, partition_subject(each), partition_subject(each), each, data)
         for each in partitions
@@ -180,6 +184,25 @@ async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) ->
             )
         )
     return AllOutcome(event=kind, partitions=outcomes)
+
+
+async def until_started(log: Log, within_s: float) -> None:
+    """Wait until the ledger has a policy in every partition, as it has soon after its first start.
+
+    Raises:
+        UnavailableError: that takes too long.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            while not _has_policies(await log.ledger_view(), log.partitions):  # noqa: ASYNC110 - Kafka's, not ours
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise UnavailableError(f"the ledger has not started within {within_s:g} s") from None
+
+
+def _has_policies(view: LedgerView, partitions: range) -> bool:
+    states = view.partitions
+    return all(each in states and states[each].policy is not None for each in partitions)
 
 
 class _Watch(Struct, frozen=True):

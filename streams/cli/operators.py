@@ -38,11 +38,23 @@ from streams.cli.reading import Log
 from streams.cli.shot import ask
 from streams.cli.show import amount, console, metric_name, percent, print_json, verdict_text
 from streams.cli.tables import decision_message
+from streams.cli.values import choice
 
 MULTIPLIER_MAX = 10
 LIMIT_ALLOWED = (
     "PHASE.METRIC=NUMBER or task.METRIC=NUMBER, such as THINK.tokens=9000; "
     f"METRIC is {', '.join(Metric)}"
+)
+
+COMPLEXITY = typer.Option(
+    metavar="|".join(Complexity),
+    parser=choice("--complexity", Complexity),
+    help="The new complexity.",
+)
+IMPORTANCE = typer.Option(
+    metavar="|".join(Importance),
+    parser=choice("--importance", Importance),
+    help="The new importance.",
 )
 
 
@@ -100,6 +112,7 @@ def mode(
         Mode,
         typer.Argument(
             metavar="MODE",
+            parser=choice("MODE", Mode),
             help="observe holds nobody, partial tasks of importance low and medium, enforce all.",
         ),
     ],
@@ -130,8 +143,8 @@ def reclassify(
     *,
     reason: Reason,
     by: By = None,
-    complexity: Annotated[Complexity | None, typer.Option(help="The new complexity.")] = None,
-    importance: Annotated[Importance | None, typer.Option(help="The new importance.")] = None,
+    complexity: Annotated[Complexity | None, COMPLEXITY] = None,
+    importance: Annotated[Importance | None, IMPORTANCE] = None,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,

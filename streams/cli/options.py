@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from schemas.fields import NAME_LENGTH_MAX
+from streams.cli.values import number
 
 DEFAULT_DIR = Path(".stoploss")
 TIMEOUT_S = 10.0
@@ -25,8 +26,7 @@ TimeoutS = Annotated[
     typer.Option(
         "--timeout",
         metavar="SECONDS",
-        min=0.1,
-        max=3600,
+        parser=number("--timeout", at_least=0.1, at_most=3600),
         help="How long to wait for Kafka, and for the ledger.",
     ),
 ]

@@ -18,6 +18,7 @@ from streams.kafka.settings import Settings
 # Deliveries awaited together: bounds the memory, and is large enough that Kafka is never idle.
 WINDOW = 2_000
 LINGER_MS = 5
+GIVE_UP_WITHIN_S = 2.0
 BATCH_BYTES = 256 * 1024
 
 
@@ -42,11 +43,20 @@ class Publisher:
 
     async def flush(self) -> None:
         """Wait until Kafka has every event."""
-        waiting, self._waiting = self._waiting, []
-        for delivered in await asyncio.gather(*waiting):
+        for delivered in await asyncio.gather(*self._waiting):
             end = delivered.offset + 1
             self.ends[delivered.partition] = max(end, self.ends.get(delivered.partition, 0))
-        self.sent += len(waiting)
+        self.sent += len(self._waiting)
+        self._waiting.clear()
+
+    async def give_up(self) -> None:
+        """Deliver what is on its way, if that goes fast; ask what became of each in any case."""
+        try:
+            async with asyncio.timeout(GIVE_UP_WITHIN_S):
+                await self._producer.stop()
+        except (aiokafka.errors.KafkaError, OSError, TimeoutError):
+            await discard(self._producer)
+        await asyncio.gather(*self._waiting, return_exceptions=True)  # else asyncio complains
 
 
 @contextlib.asynccontextmanager
@@ -62,15 +72,15 @@ async def publisher(settings: Settings, role: str) -> AsyncIterator[Publisher]:
         linger_ms=LINGER_MS,
         max_batch_size=BATCH_BYTES,
     )
+    made = Publisher(settings, producer)
     try:
         await producer.start()
-        made = Publisher(settings, producer)
         yield made
         await made.flush()
         await producer.stop()
     except (aiokafka.errors.KafkaError, TimeoutError) as error:
-        await discard(producer)
+        await made.give_up()
         raise UnavailableError(f"Kafka at {settings.bootstrap_servers}: {error!r}") from error
     except BaseException:
-        await discard(producer)
+        await made.give_up()
         raise

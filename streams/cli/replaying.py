@@ -15,6 +15,7 @@ from streams.cli.policies import policy_of_file
 from streams.cli.progress import progress
 from streams.cli.show import amount, bar, compact, console, percent, print_json, table, verdict_text
 from streams.cli.tables import shortened
+from streams.cli.values import choice
 from streams.replay.logs import read_events, source_names
 from streams.replay.offline import replay_log
 from streams.replay.result import ReplayedTask, ReplayResult
@@ -34,7 +35,14 @@ def replay(
             "--policy", metavar="FILE", help="Judge by this policy; else the log's, or built-in."
         ),
     ] = None,
-    mode: Annotated[Mode | None, typer.Option(help="Who would have been held.")] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            metavar="|".join(Mode),
+            parser=choice("--mode", Mode),
+            help="Who would have been held; else as the log says, or observe.",
+        ),
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(

@@ -16,6 +16,7 @@ from streams.cli.exits import Exit, say
 from streams.cli.options import DEFAULT_DIR, Dir, Json
 from streams.cli.place import Place, kafka_is_named, local_settings
 from streams.cli.show import print_json
+from streams.cli.values import whole
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
 from streams.ledger import supervisor
@@ -53,8 +54,8 @@ def ledger(
     workers: Annotated[
         int,
         typer.Option(
-            min=1,
-            max=supervisor.WORKERS_MAX,
+            metavar="N",
+            parser=whole("--workers", at_least=1, at_most=supervisor.WORKERS_MAX),
             help="Processes that share the partitions; started again when one dies.",
         ),
     ] = 1,

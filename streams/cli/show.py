@@ -19,9 +19,9 @@ LEVEL_STYLES = {
     Verdict.BLOCK: "bold red",
 }
 MODE_STYLES = {Mode.OBSERVE: "cyan", Mode.PARTIAL: "yellow", Mode.ENFORCE: "bold red"}
-BAR_WIDTH = 8
+BAR_WIDTH = 6
 BAR_FULL_SHARE = 2.0  # where a task's tokens block by default
-COMPACT_FROM = 100_000
+THOUSANDS_FROM, MILLIONS_FROM = 100_000, 1_000_000
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -40,7 +40,9 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any Struct of ours
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """Return an empty table without lines."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    made = Table(
+        box=None, pad_edge=False, header_style="bold", padding=(0, 1), collapse_padding=True
+    )
     for name in columns:
         made.add_column(
             name, justify="right" if name in right else "left", overflow="ellipsis", no_wrap=True
@@ -70,8 +72,11 @@ def metric_name(metric: Metric) -> str:
 
 
 def compact(tokens: Number) -> str:
-    """Return `12,345` or, from 100,000 on, `1,234k`."""
-    return f"{int(tokens):,}" if tokens < COMPACT_FROM else f"{int(tokens) // 1000:,}k"
+    """Return `12,345`, from 100,000 on `123k`, from a million on `1.23M`; rounded down."""
+    whole = int(tokens)
+    if whole >= MILLIONS_FROM:
+        return f"{whole // 10_000 / 100:,.2f}M"
+    return f"{whole // 1000}k" if whole >= THOUSANDS_FROM else f"{whole:,}"
 
 
 def duration(passed_ms: int) -> str:

@@ -12,7 +12,7 @@ from streams.cli.facts import TaskRow
 from streams.cli.following import Told
 from streams.cli.show import bar, compact, metric_name, percent, table, verdict_text
 
-ID_COLUMNS = 32
+ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
 SHORT = {"medium": "med", "critical": "crit"}
 CLOCK = slice(11, 19)  # of an RFC 3339 time
 
@@ -45,15 +45,16 @@ def held_text(row: TaskRow) -> Text:
 
 
 def feed_table(told: Iterable[Told]) -> Table:
-    """Return decisions, one a line."""
+    """Return decisions, one a line; what does not fit of a message is cut."""
     made = table("TIME", "TASK", "VERDICT", "MESSAGE")
-    made.columns[1].max_width = ID_COLUMNS
-    made.columns[3].ratio = 1
+    # Without both a long message would push the other columns out.
+    made.expand = True
+    made.columns[-1].ratio = 1
     for each in told:
         decision = each.decision
         made.add_row(
             Text(each.time[CLOCK], "dim"),
-            shortened(decision.task_id),
+            shortened(decision.task_id, ID_COLUMNS_FEED),
             verdict_text(decision.verdict),
             decision_message(decision),
         )
@@ -66,11 +67,11 @@ def decision_message(decision: Decision) -> str:
     return f"{decision.message}{cause}"
 
 
-def shortened(task_id: str) -> str:
-    """Return an id that fits its column: its end tells tasks apart, its beginning what they are."""
-    if len(task_id) <= ID_COLUMNS:
+def shortened(task_id: str, columns: int = ID_COLUMNS) -> str:
+    """Return an id that fits: its end tells tasks apart, its beginning what they are."""
+    if len(task_id) <= columns:
         return task_id
-    kept = (ID_COLUMNS - 1) // 2
+    kept = (columns - 1) // 2
     return f"{task_id[:kept]}…{task_id[-kept:]}"
 
 

@@ -8,6 +8,7 @@ from streams.cli.exits import AnswerIsNoError
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.shot import ask_place
 from streams.cli.show import print_json
+from streams.cli.values import whole
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 
 app = typer.Typer()
@@ -18,15 +19,19 @@ def create(
     partitions: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            max=10_000,
+            metavar="N",
+            parser=whole("--partitions", at_least=1, at_most=10_000),
             help="Of `events` and of what the ledger writes; it never grows later. "
             "12 by default, 4 for a local Kafka.",
         ),
     ] = None,
     replication: Annotated[
         int | None,
-        typer.Option(min=-1, max=100, help="Copies of each record; -1 is the broker's default."),
+        typer.Option(
+            metavar="N",
+            parser=whole("--replication", at_least=-1, at_most=100),
+            help="Copies of each record; -1 is the broker's default.",
+        ),
     ] = None,
     *,
     check: Annotated[bool, typer.Option("--check", help="Create nothing, only compare.")] = False,

@@ -1,7 +1,7 @@
 """Records that an operator writes: all of them, or none, over several partitions and topics."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import aiokafka.errors
@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.errors import UnavailableError
 from streams.kafka.ports import Record
-from streams.kafka.producers import discard
+from streams.kafka.producers import Producer, discard
 from streams.kafka.settings import Settings
 
 
@@ -33,27 +33,32 @@ async def write_together(
         transaction_timeout_ms=settings.transaction_timeout_ms,
     )
     committing = False
+    deliveries: list[Awaitable[Any]] = []
     try:
         async with asyncio.timeout(within_s):
             await producer.start()
             await producer.begin_transaction()
-            deliveries = [
-                await producer.send(
-                    record.topic, record.value, key=record.key, partition=record.partition
+            for record in records:
+                topic, partition = record.topic, record.partition
+                deliveries.append(
+                    await producer.send(topic, record.value, key=record.key, partition=partition)
                 )
-                for record in records
-            ]
             delivered = await asyncio.gather(*deliveries)
             committing = True
             await producer.commit_transaction()
             await producer.stop()
     except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
-        await discard(producer)
+        await _give_up(producer, deliveries)
         what = "it is not known whether it was written" if committing else "nothing was written"
         raise UnavailableError(
             f"Kafka at {settings.bootstrap_servers}: {what} ({error!r})"
         ) from error
     except BaseException:
-        await discard(producer)
+        await _give_up(producer, deliveries)
         raise
     return [one.offset for one in delivered]
+
+
+async def _give_up(producer: Producer, deliveries: Sequence[Awaitable[Any]]) -> None:
+    await discard(producer)
+    await asyncio.gather(*deliveries, return_exceptions=True)  # all are over by now
