@@ -25,9 +25,9 @@ from streams.budget.amounts import (
     number,
 )
 from streams.budget.ladder import Line, line
-from streams.budget.policy import MULTIPLIER_MAX, Policy
+from streams.budget.policy import MULTIPLIER_MAX, TASK_SCOPE, Policy
 
-TASK = "task"  # the scope's name in overrides and grants; no phase may be called so
+TASK = TASK_SCOPE
 METRICS = (Metric.TOKENS, Metric.LATENCY_MS, Metric.COST_USD)
 MULTIPLIER_PLACES = 9
 

@@ -33,6 +33,7 @@ PHASE_LENGTH_MAX = 64
 FACTORS_MAX = 256
 HASH_DIGITS = 16
 DEFAULT_PHASE = "default"
+TASK_SCOPE = "task"  # the scope's name beside those of phases, in overrides and grants
 NEVER_WORD = "never"
 # A policy has four levels. Where Python gives up depends on how deep its stack is already, and so
 # would a dead letter.
@@ -106,7 +107,7 @@ class Policy(Struct, frozen=True):
 
     def lists(self, phase: str) -> bool:
         """Tell whether events may name this phase."""
-        return phase in self.phases or self.default_phase is not None
+        return phase in self.phases or (self.default_phase is not None and phase != TASK_SCOPE)
 
     def base(self, phase: str) -> PhaseBase:
         """Return what a phase may use before multipliers.
@@ -294,7 +295,7 @@ def _read_phases(reader: Reader) -> tuple[dict[str, PhaseBase], PhaseBase | None
             InvalidFieldError(reader.path, len(reader.table), f"1 to {PHASES_MAX} phases")
         )
     for name in reader.table:
-        if name == "task" or not 1 <= len(name) <= PHASE_LENGTH_MAX:
+        if name == TASK_SCOPE or not 1 <= len(name) <= PHASE_LENGTH_MAX:
             reader.refuse(
                 name, name, f'a name of 1 to {PHASE_LENGTH_MAX} characters other than "task"'
             )

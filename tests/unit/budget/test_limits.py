@@ -284,6 +284,7 @@ def start_with(data: dict[str, object]) -> World:
         pytest.param("start TASK-1 x=10.5", "data.budget_multiplier", id="above 10"),
         pytest.param("start TASK-1 x=0.1234567891", "data.budget_multiplier", id="ten decimals"),
         pytest.param("usage TASK-1 SLEEP 5", "data.phase", id="used"),
+        pytest.param("usage TASK-1 task 5", "data.phase", id="the whole task as a phase"),
         pytest.param("begin TASK-1 SLEEP", "data.phase", id="begun"),
         pytest.param("end TASK-1 SLEEP", "data.phase", id="ended"),
     ],
@@ -310,6 +311,7 @@ def test_a_policy_with_a_default_lets_events_name_any_phase() -> None:
         usage TASK-1 NAP 180         → notice
         grant TASK-1 ×2              → continue
         usage TASK-1 NAP 180         → notice
+        usage TASK-1 task 5          → refused data.phase   # no phase: the scope beside them
         begin TASK-1 WALK
         end TASK-1 WALK +1m          → notice
         finish TASK-1
