@@ -7,7 +7,7 @@ same Struct.
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -54,23 +54,28 @@ def stoploss(
         print(context.get_help())
 
 
-app.command("up")(running.up)
-app.command("demo")(demo.demo)
-app.command("ledger")(running.ledger)
-app.add_typer(topics.app, name="topics", help="Create or check the topics.")
-app.command("import")(importing.import_logs)
-app.command("replay")(replaying.replay)
-app.command("tasks")(tasks.tasks)
-app.command("task")(tasks.task)
-app.command("watch")(tasks.watch)
-app.command("grant")(operators.grant)
-app.command("mode")(operators.mode)
+# In the order of `stoploss --help`: to run, to fill, to look, to say, to mend.
+COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
+    ("demo", demo.demo, "Play recorded sessions, and watch what is decided."),
+    ("up", running.up, "Run everything on this machine until Ctrl-C."),
+    ("ledger", running.ledger, "Run the ledger, for production."),
+    ("import", importing.import_logs, "Turn the logs of coding agents into events."),
+    ("replay", replaying.replay, "Judge history offline: what would have been blocked?"),
+    ("tasks", tasks.tasks, "List tasks, the nearest to its limit first."),
+    ("task", tasks.task, "Show all about one task."),
+    ("watch", tasks.watch, "Show tasks and decisions as they change."),
+    ("grant", operators.grant, "Raise the limits of a task."),
+    ("mode", operators.mode, "Say who is really held."),
+    ("reclassify", operators.reclassify, "Change a task's complexity or importance."),
+    ("explain", operators.explain, "Answer a review or block in writing."),
+    ("recover", operators.recover, "Mend a task that is stuck."),
+    ("verify", verifying.verify, "Fold again, and compare what the ledger wrote."),
+    ("doctor", doctor.doctor, "Look for what is wrong."),
+)
+for name, command, short_help in COMMANDS:
+    app.command(name, short_help=short_help)(command)
 app.add_typer(policies.app, name="policy", help="Check, apply or show the policy.")
-app.command("reclassify")(operators.reclassify)
-app.command("explain")(operators.explain)
-app.command("verify")(verifying.verify)
-app.command("doctor")(doctor.doctor)
-app.command("recover")(operators.recover)
+app.add_typer(topics.app, name="topics", help="Create or check the topics.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
