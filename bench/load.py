@@ -1,6 +1,6 @@
 """Events to measure with: usage of many tasks, of about 350 bytes, some of which cross a level."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -15,30 +15,39 @@ def usage_event(
     index: int, task: str, *, input_tokens: int = 100, output_tokens: int = 50
 ) -> bytes:
     """Return one usage event; `index` is its sequence, so it must grow."""
+    data = {
+        "phase": "THINK",
+        "model": "claude-opus-4-6",
+        "input_tokens": input_tokens,
+        "cache_read_tokens": input_tokens // 2,
+        "output_tokens": output_tokens,
+        "duration_ms": 450,
+        "tool_calls": 1,
+    }
+    return _event("phase.usage", f"{index:032x}", task, data, sequence=f"{index:020d}")
+
+
+def _event(kind: str, event_id: str, task: str, data: Mapping[str, object], **more: str) -> bytes:
     return orjson.dumps(
         {
             "specversion": "1.0",
-            "id": f"{index:032x}",
+            "id": event_id,
             "source": SOURCE,
-            "type": "stoploss.phase.usage",
+            "type": f"stoploss.{kind}",
             "subject": task,
             "time": TIME,
-            "sequence": f"{index:020d}",
-            "data": {
-                "phase": "THINK",
-                "model": "claude-opus-4-6",
-                "input_tokens": input_tokens,
-                "cache_read_tokens": input_tokens // 2,
-                "output_tokens": output_tokens,
-                "duration_ms": 450,
-                "tool_calls": 1,
-            },
+            **more,
+            "data": data,
         }
     )
 
 
 def preloaded(count: int, tasks: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield key and value of `count` events of `tasks` tasks, round-robin."""
+    """Yield key and value of `count` usage events of `tasks` started tasks, round-robin."""
+    for number in range(tasks):
+        task = f"TASK-{number:06d}"
+        for kind, data in (("task.started", {}), ("phase.started", {"phase": "THINK"})):
+            yield task.encode(), _event(kind, f"{kind}-{number}", task, data)
     for index in range(count):
         task = f"TASK-{index % tasks:06d}"
         yield task.encode(), usage_event(index + 1, task, input_tokens=40, output_tokens=20)

@@ -166,10 +166,11 @@ async def throughput(events: int, tasks: int, *, with_peers: bool) -> list[Measu
                 await create_or_check_topics(settings)
                 topic = settings.topic(Topic.EVENTS)
                 size = await preload(broker.bootstrap_servers, topic, PARTITIONS, events, tasks)
+                total = events + 2 * tasks
                 print(f"{name}: {events:,} events preloaded, {size / events:.0f} bytes each")
                 if name == "quix":
-                    measured.append(await quix(settings, events, f"{folder}/quix-state"))
+                    measured.append(await quix(settings, total, f"{folder}/quix-state"))
                 else:
-                    measured.append(await ledger(settings, events))
+                    measured.append(await ledger(settings, total))
                 print(f"  {measured[-1]}")
     return measured

@@ -18,6 +18,8 @@ LIMIT_TOKENS = 6_000
 def fold(event: dict[str, Any], state: State) -> dict[str, Any] | None:
     """Add an event to its task's sum; return a record when that crosses a level."""
     data = event["data"]
+    if event["type"] != "stoploss.phase.usage":
+        return None
     read = data.get("cache_read_tokens", 0)
     metered = data["input_tokens"] - read + 0.1 * read + data["output_tokens"]
     used = state.get("used", 0) + metered

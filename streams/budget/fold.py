@@ -108,7 +108,7 @@ def fold(
         task_id = event.subject if isinstance(event, EventBase) else None
         _refuse(state, "invalid_field", detail, task_id)
     state.next_offset = offset + 1
-    if state.clock_ms - state.checkpoint_ms >= state.active_policy.clock.checkpoint_every_ms:
+    if state.clock_ms >= state.checkpoint_due_ms:
         _checkpoint(state)
     return effects
 
@@ -122,15 +122,18 @@ def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
     task = state.tasks.get(event.subject)
     if task is None:
         check_task_id("subject", event.subject)
-    mark = mark_of(event)
-    if task is not None and is_seen(task, event.source, mark):
+    source, mark = event.source, mark_of(event)
+    if task is not None and is_seen(task, source, mark):
         return
     state.event_id = event.id
     if isinstance(event, PhaseUsage):
         task = fold_usage(state, task, event)
     else:
         task = _apply(state, task, event)
-    remember(task, event.source, mark, task.policy.dedupe_recent)
+    if source in task.sequences and mark >= 0:
+        task.sequences[source] = mark
+    else:
+        remember(task, source, mark, task.policy.dedupe_recent)
 
 
 def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:
@@ -239,6 +242,7 @@ def _set_policy(state: PartitionState, event: PolicySet) -> None:
     if policy.hash != event.data.hash:
         raise InvalidFieldError("data.hash", event.data.hash, f"{policy.hash}, that of its content")
     previous, state.policy = state.policy, policy
+    state.checkpoint_due_ms = 0
     state.retain(policy)
     if previous is not None:
         state.release(previous)
@@ -261,11 +265,16 @@ def _refuse(
 
 
 def _checkpoint(state: PartitionState) -> None:
+    policy = state.active_policy
+    every_ms = policy.clock.checkpoint_every_ms
+    if state.clock_ms - state.checkpoint_ms < every_ms:  # a restart, or another policy since
+        state.checkpoint_due_ms = state.checkpoint_ms + every_ms
+        return
     is_first = not state.checkpoint_ms
     state.checkpoint_ms = state.clock_ms
+    state.checkpoint_due_ms = state.clock_ms + every_ms
     if is_first:
         return
-    policy = state.active_policy
     state.emit(
         Topic.LIFECYCLE,
         "stoploss.lifecycle",

@@ -279,6 +279,7 @@ class PartitionState(Struct, kw_only=True):
     due: list[tuple[int, str, str, int]] = field(default_factory=list)  # see `clock`
     next_due_ms: int = NEVER
     open_tasks: int = 0
+    checkpoint_due_ms: int = 0
     limits_cache: dict[tuple[str, TaskClass], Limits] = field(default_factory=dict)
 
     @property

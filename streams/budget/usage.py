@@ -32,7 +32,9 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
     if phase is None or attempt is not None:
         policy = state.active_policy if task is None else task.policy
         check_phase(task, policy, name, attempt)
-    if data.cache_read_tokens or data.cache_write_tokens or data.reasoning_tokens:
+    whole, output = data.input_tokens or 0, data.output_tokens or 0
+    read, written = data.cache_read_tokens or 0, data.cache_write_tokens or 0
+    if read + written > whole or (data.reasoning_tokens or 0) > output:
         check_usage(data)
     cost = 0 if data.cost_usd is None else nano_dollars("data.cost_usd", data.cost_usd)
 
@@ -45,16 +47,15 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
     execution = phase.current if attempt is None else phase.find(attempt)
     if execution is None:
         execution = inferred_execution(phase, attempt or 1)
-    metered = metered_milli(
-        task.policy.weights_milli,
-        data.input_tokens or 0,
-        data.cache_read_tokens or 0,
-        data.cache_write_tokens or 0,
-        data.output_tokens or 0,
-    )
+    metered = metered_milli(task.policy.weights_milli, whole, read, written, output)
     latency_ms = _count(task, execution, data, cost)
     execution.metered += metered
-    has_crossed = _add(task, phase, metered, latency_ms, cost)
+    cell, total = phase.tokens, task.tokens
+    cell.used += metered
+    total.used += metered
+    has_crossed = cell.used >= cell.next_at or total.used >= total.next_at
+    if latency_ms or cost:
+        has_crossed |= _add(task, phase, latency_ms, cost)
     if has_crossed:
         _raise_levels(state, task, name, phase)
     if latency_ms:
@@ -95,23 +96,17 @@ def _count(task: Task, execution: Execution, data: PhaseUsageData, cost: int) ->
     return duration_ms
 
 
-def _add(task: Task, phase: Phase, metered: int, latency_ms: int, cost: int) -> bool:
-    """Add to the cells; tell whether one of them has come to its next level."""
-    cell, total = phase.tokens, task.tokens
-    cell.used += metered
-    total.used += metered
-    is_due = cell.used >= cell.next_at or total.used >= total.next_at
-    if latency_ms:
-        cell, total = phase.latency, task.latency
-        cell.used += latency_ms
-        total.used += latency_ms
-        is_due = is_due or cell.used >= cell.next_at or total.used >= total.next_at
-        is_due = is_due or task.open_phase is not None  # an open run counts as well
-    if cost:
-        cell, total = phase.cost, task.cost
-        cell.used += cost
-        total.used += cost
-        is_due = is_due or cell.used >= cell.next_at or total.used >= total.next_at
+def _add(task: Task, phase: Phase, latency_ms: int, cost: int) -> bool:
+    """Add latency and cost to the cells; tell whether one of them has come to its next level."""
+    is_due = latency_ms > 0 and task.open_phase is not None  # an open run counts as well
+    for cell, amount in (
+        (phase.latency, latency_ms),
+        (task.latency, latency_ms),
+        (phase.cost, cost),
+        (task.cost, cost),
+    ):
+        cell.used += amount
+        is_due = is_due or (amount > 0 and cell.used >= cell.next_at)
     return is_due
 
 
