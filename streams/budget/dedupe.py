@@ -5,6 +5,7 @@ last few, kept as 64-bit hashes. Source: budget model, "Duplicates".
 """
 
 import hashlib
+from sys import intern
 
 from schemas.errors import InvalidFieldError
 from schemas.events import Event
@@ -39,8 +40,10 @@ def is_seen(owner: Task | PartitionState, source: str, mark: int) -> bool:
 def remember(owner: Task | PartitionState, source: str, mark: int, recent_max: int) -> None:
     """Note that the event with this mark is folded."""
     if mark >= 0:
-        if source not in owner.sequences and len(owner.sequences) >= SOURCES_MAX:
-            del owner.sequences[next(iter(owner.sequences))]
+        if source not in owner.sequences:
+            source = intern(source)  # an emitter works on many tasks
+            if len(owner.sequences) >= SOURCES_MAX:
+                del owner.sequences[next(iter(owner.sequences))]
         owner.sequences[source] = mark
         return
     if owner.recent is None:

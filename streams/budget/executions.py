@@ -4,6 +4,7 @@ Source: budget model, "Attempts", "Latency" and the rule on a second phase start
 """
 
 from fractions import Fraction
+from sys import intern
 
 from schemas.envelope import epoch_ms
 from schemas.errors import InvalidFieldError
@@ -65,7 +66,8 @@ def phase_of(task: Task, name: str) -> Phase:
         if name not in task.limits.phases:  # the policy lists it by its default alone
             named = (*beyond_policy(task), name)
             task.limits = compute_limits(task.policy, task_class(task), named)
-        phase = task.phases[name] = new_phase(task.limits.phases[name])
+        # Interned: the names that events bring are copies, one for each task.
+        phase = task.phases[intern(name)] = new_phase(task.limits.phases[name])
     return phase
 
 
@@ -169,7 +171,7 @@ def _open(
     own_ms: int,
 ) -> None:
     _begin(state, task, phase, execution, source, own_ms)
-    task.open_phase = name
+    task.open_phase = intern(name)
     phase.current = execution
     schedule_latency(state, task)
     stuck_ms = state.clock_ms + task.policy.clock.stuck_after_ms
@@ -188,7 +190,7 @@ def _begin(
         _set_latency(task, phase, execution, 0)
     execution.opened_ms = state.clock_ms
     execution.started_ms = own_ms
-    execution.source = source
+    execution.source = intern(source)
     execution.historical = state.append_ms - own_ms > task.policy.clock.historical_after_ms
 
 

@@ -3,6 +3,8 @@
 Source: budget model, "Rules", "Late and repeated starts".
 """
 
+from sys import intern
+
 import msgspec
 
 from schemas.envelope import epoch_ms
@@ -224,7 +226,7 @@ def _describe(task: Task, data: TaskStartedData, overrides: NamedAmounts) -> Non
     task.importance = data.importance or Importance.MEDIUM
     task.justification = (data.importance_justification or "").strip() or None
     if data.planned_phases is not None:
-        task.planned = tuple(dict.fromkeys(data.planned_phases))
+        task.planned = tuple(dict.fromkeys(map(intern, data.planned_phases)))
     if data.budget_multiplier is not None:
         task.multiplier = format(data.budget_multiplier, "f")
     task.overrides = overrides

@@ -370,7 +370,7 @@ def _restore_task(state: PartitionState, data: TaskStateData, policies: dict[str
         importance=data.importance,
         justification=data.justification,
         approved=data.justification_approved,
-        planned=None if data.planned_phases is None else tuple(data.planned_phases),
+        planned=None if data.planned_phases is None else tuple(map(intern, data.planned_phases)),
         multiplier=data.budget_multiplier,
         overrides=_amounts(data.budget_overrides or {}),
         grants=tuple(
@@ -389,7 +389,7 @@ def _restore_task(state: PartitionState, data: TaskStateData, policies: dict[str
         tokens=Cell(),
         latency=Cell(),
         cost=Cell(),
-        open_phase=data.open_phase,
+        open_phase=None if data.open_phase is None else intern(data.open_phase),
         verdict=LEVEL_OF[data.verdict],
         inherited_from=data.inherited_from,
         decisions=data.decisions,

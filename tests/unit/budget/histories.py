@@ -1,9 +1,11 @@
 """Random histories for the properties: likely ones, and any that can be decoded at all."""
 
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
+from hypothesis import settings
 from hypothesis import strategies as st
 from msgspec import Raw, Struct, inspect
 
@@ -45,7 +47,7 @@ POLICY = policy_from_toml(
     stuck_after_ms = 120_000
     abandoned_after_ms = 600_000
     retention_ms = 300_000
-    checkpoint_every_ms = 900_000
+    checkpoint_every_ms = 500_000
     [governance]
     critical_requires_review = true
     """,
@@ -54,6 +56,15 @@ POLICY = policy_from_toml(
 OTHER = policy_from_toml('version = "other"', "other.toml")
 TASKS = ("T0", "T1", "T2", "T3")
 PHASES = ("A", "B", "C", "X", "Y")
+
+
+# More of them on a long run: `STOPLOSS_TEST_EXAMPLES=100 pytest tests/unit/budget`.
+TIMES_AS_MANY = int(os.environ.get("STOPLOSS_TEST_EXAMPLES", "1"))
+
+
+def examples(count: int) -> settings:
+    """How many histories a property is tried on: the unit tests are to be quick."""
+    return settings(max_examples=count * TIMES_AS_MANY, deadline=None)
 
 
 class Happening(Struct, frozen=True):

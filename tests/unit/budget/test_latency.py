@@ -206,7 +206,8 @@ def test_what_another_run_measured_is_judged_together_with_the_open_one() -> Non
         world,
         """
         end   TASK-1 A attempt=1 ms=10 → notice; TASK-1 task latency_ms notice withdrawn
-        usage TASK-1 A attempt=2 ms=144_000 → warn; TASK-1 task latency_ms warn
+        usage TASK-1 A attempt=2 ms=84_000  → notice; TASK-1 task latency_ms notice
+        usage TASK-1 A attempt=2 ms=60_000  → warn; TASK-1 task latency_ms warn
         usage TASK-1 A attempt=2 ms=5_990   → warn   # the next level is nearer now
         tick  +44s                     → warn
         tick  +11s                     → review; TASK-1 task latency_ms review

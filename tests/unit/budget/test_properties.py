@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.decode import Refusal, decode_event
@@ -14,7 +14,7 @@ from streams.budget.effects import Effect
 from streams.budget.fold import fold, next_deadline_ms
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState, Task, new_partition
-from tests.unit.budget.histories import POLICY, Happening, anything, histories
+from tests.unit.budget.histories import POLICY, Happening, anything, examples, histories
 from tests.unit.budget.story import tell
 from tests.unit.budget.world import (
     PARTITION,
@@ -51,12 +51,12 @@ def bare(effects: Sequence[Effect], *leaving_out: Topic) -> list[Any]:
             continue
         data = effect.data
         if isinstance(data, Breach):
-            data = msgspec.structs.replace(data, input=None)  # type: ignore[arg-type]
+            data = msgspec.structs.replace(data, input=None)
         found.append((effect.topic, effect.key, data))
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(histories())
 def test_a_restart_after_every_event_is_invisible(history: list[Happening]) -> None:
     world = World(POLICY)  # it restarts before each event, and compares
@@ -64,7 +64,7 @@ def test_a_restart_after_every_event_is_invisible(history: list[Happening]) -> N
         world.take(happening.value, world.clock_ms + happening.moves_ms)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(40)
 @given(histories(events_max=40), st.data())
 def test_a_restart_after_any_prefix_is_invisible(
     history: list[Happening], data: st.DataObject
@@ -95,7 +95,7 @@ def test_a_restart_after_any_prefix_is_invisible(
             assert next_deadline_ms(resumed) == next_deadline_ms(state)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(40)
 @given(histories(events_max=30, moves_max_ms=1_000), st.data())
 def test_duplicates_change_nothing_wherever_they_come(
     history: list[Happening], data: st.DataObject
@@ -115,7 +115,7 @@ def test_duplicates_change_nothing_wherever_they_come(
     assert snapshot(repeated) == snapshot(plain)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(40)
 @given(histories(events_max=30), st.data())
 def test_where_ticks_are_placed_does_not_matter(
     history: list[Happening], data: st.DataObject
@@ -160,7 +160,7 @@ class Watched:
         self.levels = {(where, index): cell.level for where, index, cell in task.cells()}
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(histories(events_max=40))
 def test_used_amounts_never_shrink_and_levels_only_rise_while_the_limits_stay(
     history: list[Happening],
@@ -186,7 +186,7 @@ def test_used_amounts_never_shrink_and_levels_only_rise_while_the_limits_stay(
             assert task.verdict >= task.own
 
 
-@settings(max_examples=100, deadline=None)
+@examples(30)
 @given(
     st.lists(
         st.tuples(
@@ -213,7 +213,7 @@ def test_a_report_may_come_in_parts(reports: list[tuple[str, str, list[int]]]) -
     assert standing(states[0]) == standing(states[1])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(30)
 @given(st.lists(st.tuples(anything(), st.sampled_from([0, 1_000, 700_000])), max_size=12))
 def test_whatever_can_be_decoded_can_be_folded(records: list[tuple[bytes, int]]) -> None:
     world = World(POLICY)
