@@ -32,8 +32,12 @@ def decode_event(value: bytes | None, headers: Headers = ()) -> Event | Refusal:
     Never raises: whatever the bytes are, the answer is an event or a refusal with one of the
     reasons `not_json`, `not_an_event`, `unknown_type`, `invalid_field`, `too_large`.
     """
-    if headers and any(name.startswith(_HEADER_PREFIX) for name, _ in headers):
-        return _decode_binary(value or b"", headers)
+    if headers:
+        for name, _ in headers:
+            if not name.isascii() and (refused := _refuse_name(name)) is not None:
+                return refused
+        if any(name.startswith(_HEADER_PREFIX) for name, _ in headers):
+            return _decode_binary(value or b"", headers)
     if value is None:
         return refusal("not_an_event", "value", "null", EVENT_WORDS)
     return _decode(value)
@@ -51,6 +55,16 @@ def _decode(value: bytes) -> Event | Refusal:
     if isinstance(event, PartitionEventBase) and not event.subject.startswith("partition/"):
         return refusal("invalid_field", "subject", event.subject, "partition/N for this type")
     return event
+
+
+def _refuse_name(name: str) -> Refusal | None:
+    """Refuse a record with a header whose name is not UTF-8: nobody knows what it says."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode(errors="surrogateescape").decode(errors="replace")
+        return refusal("not_an_event", "headers", shown, "names in UTF-8")
+    return None
 
 
 def _without_nulls(value: bytes) -> bytes | None:

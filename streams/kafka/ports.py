@@ -40,7 +40,7 @@ class RawRecord(Protocol):
 
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """Names may repeat."""
+        """Names may repeat; what of a name is not UTF-8 is there as lone surrogates."""
 
 
 class Chunk(Struct, frozen=True):

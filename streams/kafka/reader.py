@@ -21,6 +21,7 @@ from schemas.errors import UnavailableError
 from streams.kafka.errors import OffsetGoneError
 from streams.kafka.ports import Chunk, RawRecord
 from streams.kafka.settings import Settings
+from streams.kafka.unpack import unpack
 
 FETCH_WAIT_MS = 500
 FETCH_BYTES_MAX = 4 * 1024 * 1024
@@ -158,10 +159,11 @@ def _chunks(
     for batch, visible in _batches(data, aborted):
         # 1. A batch may begin before the offset that was asked for.
         if visible:
+            unpacked = _unpacked(batch, data)
             records += (
-                batch
+                unpacked
                 if batch.base_offset >= offset
-                else (record for record in batch if record.offset >= offset)
+                else (record for record in unpacked if record.offset >= offset)
             )
             compressed_count += bool(batch.compression_type)
         # 2. Its end counts also where compaction has removed its last records.
@@ -171,6 +173,21 @@ def _chunks(
             records, compressed_count = [], 0
     if data:
         yield Chunk(records, offset, end_offset)
+
+
+def _unpacked(batch: Any, data: bytes) -> Sequence[RawRecord]:  # noqa: ANN401 - aiokafka has no types
+    """Return the records of a batch.
+
+    Raises:
+        UnavailableError: there is no reading it.
+    """
+    try:
+        return list(batch)
+    except (UnicodeDecodeError, aiokafka.errors.CorruptRecordException) as error:
+        try:
+            return unpack(data, batch.base_offset)
+        except ValueError:
+            raise UnavailableError(f"the record batch at {batch.base_offset}: {error}") from error
 
 
 def _batches(data: bytes, aborted: Sequence[tuple[int, int]]) -> Iterator[tuple[Any, bool]]:

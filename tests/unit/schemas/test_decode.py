@@ -417,6 +417,14 @@ def test_extension_attributes_of_others_are_ignored() -> None:
     assert found == decode_event(event())
 
 
+def test_a_record_with_a_header_whose_name_is_no_utf_8_is_no_event() -> None:
+    name = b"gr\xf6\xdfe".decode(errors="surrogateescape")  # as readers give it, here in Latin-1
+    expected = refused("not_an_event", "headers", "gr��e", "names in UTF-8")
+    assert decode_event(event(), [("größe", b"1"), (name, b"1")]) == expected
+    assert decode_event(None, [*headers(**BINARY), (name, None)]) == expected
+    assert decode_event(event(), [("größe", b"1")]) == decode_event(event())
+
+
 @pytest.mark.parametrize(
     ("changes", "value", "expected"),
     [
@@ -549,7 +557,8 @@ def test_no_depth_makes_it_raise(depth: int, opening: bytes) -> None:
     st.none() | st.binary(max_size=60),
     st.lists(
         st.tuples(
-            st.sampled_from(["ce_id", "ce_type", "ce_time", "ce_sequence", "ce_x", "other"]),
+            st.sampled_from(["ce_id", "ce_type", "ce_time", "ce_sequence", "ce_x", "other"])
+            | st.binary(max_size=9).map(lambda name: name.decode(errors="surrogateescape")),
             st.none()
             | st.binary(max_size=40)
             | st.sampled_from(sorted(EVENT_TYPES)).map(str.encode),
