@@ -197,7 +197,7 @@ def read_overrides(raw: msgspec.Raw, policy: Policy) -> NamedAmounts:
     field = "data.budget_overrides"
     try:
         named = _OVERRIDES.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         shown = bytes(raw)[:80].decode(errors="replace")
         raise InvalidFieldError(field, shown, f"{{phase or task: limits}} ({error})") from error
     return check_named_limits(field, named, policy) if named else ()

@@ -151,7 +151,7 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
         raise InvalidPolicyError(origin, [reason])
     try:
         return _checked(_from_null(_JSON_DECODER.decode(document)), origin)
-    except (msgspec.MsgspecError, ArithmeticError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, ArithmeticError) as error:
         reason = InvalidFieldError("policy", f"{error}", "the policy as JSON")
         raise InvalidPolicyError(origin, [reason]) from error
 

@@ -121,3 +121,24 @@ def test_a_producers_clock_may_say_what_it_likes(time: str, shown: str) -> None:
         world.take(text.replace(b"2026-01-01T00:00:00.000Z", time.encode()))
     (run,) = world.executions()
     assert (run.started, run.ended, run.latency_ms) == (shown, shown, 0)
+
+
+@pytest.mark.parametrize("bad", [b'"\xff"', b'{"\xff": {"tokens": 1}}', b'{"THINK": "\xc3"}'])
+def test_an_override_that_is_no_utf_8_is_refused_and_its_task_runs_without(bad: bytes) -> None:
+    world = World()
+    data = {"budget_overrides": "HERE"}
+    world.take(record("task.started", "TASK-1", "e", data, START_MS).replace(b'"HERE"', bad))
+    assert [letter.detail.field for letter in world.letters()] == ["data.budget_overrides"]
+    assert list(world.state.tasks) == ["TASK-1"]
+
+
+@pytest.mark.parametrize("bad", [b'"\xff"', b'{"\xff": 1}', b'{"version": "\xc3"}'])
+def test_a_policy_that_is_no_utf_8_is_refused(bad: bytes) -> None:
+    world = World()
+    data = {"policy": "HERE", "version": "other", "hash": OTHER.hash, "by": "ada"}
+    value = record("policy.set", OWN_SUBJECT, "e", data, START_MS).replace(b'"HERE"', bad)
+    world.take(value)
+    (letter,) = world.letters()
+    assert letter.reason == "invalid_field"
+    assert letter.detail.field.startswith("data.policy")
+    assert world.state.policy is None
