@@ -17,7 +17,7 @@ from schemas.errors import StoplossError
 from streams.importers.summary import ImportSummary
 
 # Some agents write images and whole files as one line; such a line holds no usage. A bound of
-# 32 MiB would, with the copy that joining its pieces makes, come close to 200 MB of memory.
+# 64 MiB would, with the copy that joining its pieces makes, come close to 200 MB of memory.
 LINE_BYTES_MAX = 32 * 1024 * 1024
 _SKIP_BYTES = 1024 * 1024
 _BUFFER_BYTES = 256 * 1024
