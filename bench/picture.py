@@ -22,8 +22,8 @@ COLUMNS = 118
 ROWS = 14
 
 
-async def main() -> None:
-    """Watch for a moment, draw what is seen."""
+async def drawn() -> str:
+    """Watch for a moment; return what is seen as SVG."""
     followed = Followed()
     async with (
         kafka_of(Path(DEFAULT_DIR), 10.0) as place,
@@ -35,11 +35,10 @@ async def main() -> None:
         watching.cancel()
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(live_view(followed, ended_too=True, rows=ROWS))
-    drawn = console.export_svg(title="stoploss demo", theme=MONOKAI)
+    svg = console.export_svg(title="stoploss demo", theme=MONOKAI)
     # Whoever looks at it fetches no font from anywhere.
-    drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
-    Path("docs/demo.svg").write_text(drawn, "utf-8")
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    Path("docs/demo.svg").write_text(asyncio.run(drawn()), "utf-8")
