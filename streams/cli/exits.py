@@ -56,6 +56,8 @@ def _ended_by(error: BaseException) -> int:
     match error:
         case KeyboardInterrupt() | typer.Abort() | asyncio.CancelledError():
             return Exit.INTERRUPTED
+        case SystemExit(__context__=BrokenPipeError()):  # typer's own way with it
+            return Exit.BROKEN_PIPE
         case SystemExit():
             return error.code if isinstance(error.code, int) else Exit.NO
         case BrokenPipeError():

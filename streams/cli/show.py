@@ -19,6 +19,7 @@ LEVEL_STYLES = {
     Verdict.BLOCK: "bold red",
 }
 MODE_STYLES = {Mode.OBSERVE: "cyan", Mode.PARTIAL: "yellow", Mode.ENFORCE: "bold red"}
+PIPED_COLUMNS = 1_000  # so that no line is cut or wrapped
 BAR_WIDTH = 6
 BAR_FULL_SHARE = 2.0  # where a task's tokens block by default
 THOUSANDS_FROM, MILLIONS_FROM = 100_000, 1_000_000
@@ -27,8 +28,8 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 def console() -> Console:
-    """Return the console of stdout; piped, it is as wide as its content needs."""
-    width = None if sys.stdout.isatty() else 160
+    """Return the console of stdout; piped, it is as wide as its content."""
+    width = None if sys.stdout.isatty() else PIPED_COLUMNS
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
