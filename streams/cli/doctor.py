@@ -16,7 +16,7 @@ from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.reading import Beat, LedgerView, Log, opened
 from streams.cli.shot import ask_place
-from streams.cli.show import console, duration, print_json, table
+from streams.cli.show import console, duration, plain, print_json, table
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 
@@ -278,5 +278,5 @@ def _show(answer: DoctorAnswer) -> None:
     if not answer.findings:
         out.print("nothing is wrong", style="green")
     for finding in answer.findings:
-        out.print(f"{finding.about}: {finding.problem}", style="red")
-        out.print(f"    → {finding.remedy}")
+        out.print(plain(f"{finding.about}: {finding.problem}"), style="red")
+        out.print(plain(f"    → {finding.remedy}"))

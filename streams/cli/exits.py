@@ -12,6 +12,7 @@ import typer
 
 from schemas.errors import InvalidFieldError, StoplossError, UnavailableError
 from streams.budget.policy import InvalidPolicyError
+from streams.cli.show import plain
 from streams.importers.lines import LogFileError
 from streams.local.cluster import AlreadyRunningError
 from streams.local.folder import NoDataFolderError
@@ -101,7 +102,7 @@ def usage_line(error: typer.TyperException) -> str:
 
 def say(message: str) -> None:
     """Print one line to stderr, whatever `message` holds."""
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(plain(" ".join(message.split())), file=sys.stderr, flush=True)
 
 
 def say_lines(message: str) -> None:

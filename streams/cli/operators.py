@@ -36,7 +36,7 @@ from streams.cli.options import (
 )
 from streams.cli.reading import Log
 from streams.cli.shot import ask
-from streams.cli.show import amount, console, metric_name, percent, print_json, verdict_text
+from streams.cli.show import amount, console, metric_name, percent, plain, print_json, verdict_text
 from streams.cli.tables import decision_message
 from streams.cli.values import choice
 
@@ -234,7 +234,7 @@ def _show_task(outcome: TaskOutcome) -> None:
     out = console()
     before, after = outcome.before, outcome.after
     done = outcome.event.rpartition(".")[2]
-    head = Text(f"{outcome.task_id} {done}: ").append_text(verdict_text(before.verdict))
+    head = Text(f"{plain(outcome.task_id)} {done}: ").append_text(verdict_text(before.verdict))
     if after.verdict is not before.verdict:
         head.append(" → ").append_text(verdict_text(after.verdict))
     else:

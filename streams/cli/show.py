@@ -67,6 +67,11 @@ def amount(value: Number, metric: Metric) -> str:
             return f"${Decimal(value):,.2f}"
 
 
+def plain(text: str) -> str:
+    """Return `text` without what could steer a terminal: ids and reasons come from anybody."""
+    return "".join(each if each.isprintable() else "�" for each in text)
+
+
 def metric_name(metric: Metric) -> str:
     """Return `tokens`, `latency` or `cost`: the unit stands with the number."""
     return metric.value.removesuffix("_ms").removesuffix("_usd")

@@ -10,7 +10,7 @@ from schemas.outputs import Cell, Decision
 from schemas.state import CellState
 from streams.cli.facts import TaskRow
 from streams.cli.following import Told
-from streams.cli.show import bar, compact, metric_name, percent, table, verdict_text
+from streams.cli.show import bar, compact, metric_name, percent, plain, table, verdict_text
 
 ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
 SHORT = {"medium": "med", "critical": "crit"}
@@ -64,11 +64,12 @@ def feed_table(told: Iterable[Told]) -> Table:
 def decision_message(decision: Decision) -> str:
     """Return what a decision says, with its cause."""
     cause = "" if decision.cause is None else f" ({decision.cause.value.replace('_', ' ')})"
-    return f"{decision.message}{cause}"
+    return plain(f"{decision.message}{cause}")
 
 
 def shortened(task_id: str, columns: int = ID_COLUMNS) -> str:
     """Return an id that fits: its end tells tasks apart, its beginning what they are."""
+    task_id = plain(task_id)
     if len(task_id) <= columns:
         return task_id
     kept = (columns - 1) // 2

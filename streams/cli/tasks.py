@@ -24,6 +24,7 @@ from streams.cli.show import (
     bar,
     console,
     percent,
+    plain,
     print_json,
     table,
     verdict_text,
@@ -142,7 +143,7 @@ async def print_decisions(followed: Followed, *, as_json: bool) -> None:
                 print_json(decision)
             else:
                 said = f"{decision.verdict.value:8} {decision_message(decision)}"
-                print(f"{told.time} {decision.task_id} {said}", flush=True)
+                print(f"{told.time} {plain(decision.task_id)} {said}", flush=True)
 
 
 def live_view(
@@ -175,7 +176,9 @@ def _counts(answer: TasksAnswer) -> Text:
 
 def _show_task(answer: TaskAnswer) -> None:
     out = console()
-    head = Text(answer.task_id, "bold").append("  ").append_text(verdict_text(answer.verdict))
+    head = (
+        Text(plain(answer.task_id), "bold").append("  ").append_text(verdict_text(answer.verdict))
+    )
     if not answer.enforced and answer.unenforced_reason is not None:
         head.append(f"  not enforced: {answer.unenforced_reason.value}", "dim")
     out.print(head)
@@ -200,7 +203,7 @@ def _show_task(answer: TaskAnswer) -> None:
     listed = table("", "")
     for name, value in facts.items():
         if value:
-            listed.add_row(Text(name, "dim"), value)
+            listed.add_row(Text(name, "dim"), plain(value))
     listed.show_header = False
     out.print(listed)
     _show_cells(answer)

@@ -76,6 +76,7 @@ def test_the_bar_is_full_at_twice_the_limit(share: float | None, shown: str) -> 
     assert bar(share, Verdict.WARN).plain == shown
 
 
-def test_an_id_keeps_its_beginning_and_its_end() -> None:
+def test_an_id_keeps_its_beginning_and_its_end_and_steers_no_terminal() -> None:
     assert shortened("TASK-17", 24) == "TASK-17"
+    assert shortened("TASK\x1b[2J\n17") == "TASK�[2J�17"
     assert shortened("claude-code/e5fdee4fc2bb1843", 24) == "claude-code…e4fc2bb1843"
