@@ -351,6 +351,10 @@ EVENT_TYPES: dict[str, type[Event]] = {
 }
 
 
+# The `source` of the ledger's own events: ticks, and the built-in policy of a new partition.
+LEDGER_SOURCE = "stoploss/ledger"
+
+
 def partition_subject(partition: int) -> str:
     """Return the subject of an event that concerns all of a partition."""
     return f"partition/{partition}"

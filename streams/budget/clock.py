@@ -7,6 +7,7 @@ heap are hints: each is checked against the state when its time comes. Source: b
 
 import heapq
 
+from schemas.events import LEDGER_SOURCE
 from schemas.fields import TaskOutcome
 from streams.budget.decide import settle
 from streams.budget.evaluate import raise_level
@@ -26,7 +27,6 @@ from streams.budget.records import Told, emit_lifecycle
 from streams.budget.state import PartitionState, Task
 
 LATENCY = 1
-CLOCK_SOURCE = "stoploss/ledger"
 Due = tuple[int, str, str, int]
 # An open task has four deadlines: stuck, abandoned, and one for each of two latency cells.
 DUE_OF_A_TASK = 8
@@ -147,4 +147,4 @@ def _decide(state: PartitionState, task: Task, due: Due) -> None:
         task.flag("stuck")
         emit_lifecycle(state, task, "stuck", Told(phase=phase))
     else:
-        end_task(state, task, TaskOutcome.ABANDONED, CLOCK_SOURCE, at_ms)
+        end_task(state, task, TaskOutcome.ABANDONED, LEDGER_SOURCE, at_ms)

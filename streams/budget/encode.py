@@ -11,12 +11,12 @@ from typing import Protocol
 import msgspec
 
 from schemas.envelope import Envelope, rfc3339
+from schemas.events import LEDGER_SOURCE
 from schemas.outputs import DeadLetter, DeadLetterDetail, DeadLetterInput
 from schemas.state import TaskStateData
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.budget.effects import Effect, Refused
 
-SOURCE = "stoploss/ledger"
 # Base64 makes four bytes of three; the rest is for the record batch, the envelope and the key.
 KEPT_BYTES = (MESSAGE_BYTES_MAX - 128 * 1024) * 3 // 4
 # Beyond this nobody wants it in memory three times over, whatever it compresses to.
@@ -102,7 +102,7 @@ class EffectEncoder:
         return ENCODER.encode(
             Envelope(
                 id=f"{self._partition}-{effect.offset}-{effect.index}",
-                source=SOURCE,
+                source=LEDGER_SOURCE,
                 type=effect.type,
                 subject=subject,
                 time=self._time_of(clock_ms),

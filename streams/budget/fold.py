@@ -12,6 +12,7 @@ from schemas.decode import Refusal
 from schemas.envelope import rfc3339
 from schemas.errors import InvalidFieldError
 from schemas.events import (
+    LEDGER_SOURCE,
     AllGranted,
     ClockTick,
     Event,
@@ -241,6 +242,10 @@ def _set_policy(state: PartitionState, event: PolicySet) -> None:
         raise InvalidFieldError(field, first.value, first.allowed) from refused
     if policy.hash != event.data.hash:
         raise InvalidFieldError("data.hash", event.data.hash, f"{policy.hash}, that of its content")
+    if state.policy is not None and event.source == LEDGER_SOURCE:
+        # The built-in one, for a partition that had none when its owner looked: an operator's,
+        # already in `events` then but not folded, came before it and stays.
+        return
     previous, state.policy = state.policy, policy
     state.checkpoint_due_ms = 0
     state.retain(policy)

@@ -9,10 +9,11 @@ from msgspec import Struct
 
 from schemas.envelope import Envelope, rfc3339
 from schemas.errors import UnavailableError
+from schemas.events import LEDGER_SOURCE
 from schemas.fields import Fail, Mode
 from schemas.outputs import Heartbeat
 from schemas.topics import Topic
-from streams.budget.encode import ENCODER, SOURCE
+from streams.budget.encode import ENCODER
 from streams.kafka.appender import Appender
 from streams.kafka.ports import Record
 from streams.kafka.settings import Settings
@@ -37,7 +38,7 @@ def heartbeat_record(
     clock = rfc3339(standing.clock_ms)
     envelope = Envelope(
         id=f"heartbeat-{partition}-{wall_ms}",
-        source=SOURCE,
+        source=LEDGER_SOURCE,
         type="stoploss.heartbeat",
         subject=f"partition/{partition}",
         time=clock,

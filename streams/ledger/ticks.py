@@ -11,9 +11,9 @@ import msgspec
 
 from schemas.envelope import Envelope, rfc3339
 from schemas.errors import UnavailableError
-from schemas.events import ClockTickData, PolicySetData
+from schemas.events import LEDGER_SOURCE, ClockTickData, PolicySetData
 from schemas.topics import Topic
-from streams.budget.encode import ENCODER, SOURCE
+from streams.budget.encode import ENCODER
 from streams.budget.fold import next_deadline_ms
 from streams.budget.policy import Policy, policy_json
 from streams.budget.state import PartitionState
@@ -33,7 +33,7 @@ def policy_record(settings: Settings, partition: int, policy: Policy, wall_ms: i
         policy=msgspec.Raw(policy_json(policy)),
         version=policy.version,
         hash=policy.hash,
-        by=SOURCE,
+        by=LEDGER_SOURCE,
     )
     kind, event_id = "stoploss.policy.set", f"policy-{policy.hash}-{partition}"
     return _record(settings, partition, kind, event_id, data, wall_ms)
@@ -87,7 +87,7 @@ def _record(
     subject = f"partition/{partition}"
     envelope = Envelope(
         id=event_id,
-        source=SOURCE,
+        source=LEDGER_SOURCE,
         type=kind,
         subject=subject,
         time=rfc3339(wall_ms),

@@ -346,6 +346,19 @@ def test_limits_are_kept_for_a_bounded_number_of_classes(monkeypatch: pytest.Mon
     assert started(world, "TASK-3").limits["THINK"]["tokens"] == 3_000
 
 
+def test_the_built_in_policy_of_a_new_ledger_does_not_replace_an_operators() -> None:
+    world = story(
+        """
+        policy priced                        → policy stored
+        policy builtin source=stoploss/ledger                  # appended before that was folded
+        start  TASK-1 planned=THINK
+        """,
+        priced=PRICED,
+        builtin=builtin_policy(),
+    )
+    assert started(world).policy.version == "priced"  # type: ignore[union-attr]
+
+
 def test_a_later_policy_touches_new_tasks_only() -> None:
     world = story(
         """
