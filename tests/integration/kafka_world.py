@@ -12,11 +12,13 @@ from aiokafka.structs import TopicPartition
 
 from schemas.errors import UnavailableError
 from schemas.topics import SPECS, Topic
+from streams.budget.policy import Policy, policy_json
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics, partition_for
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport
 from streams.ledger.run import run_ledger
+from streams.verify.refold import verify
 
 WITHIN_S = 30.0
 
@@ -90,6 +92,37 @@ class World:
             topic = self.settings.topic(Topic.EVENTS)
             deliveries = [await producer.send(topic, value, key.encode()) for key, value in events]
             await asyncio.gather(*deliveries)
+
+    async def for_all(self, kind: str, **data: object) -> None:
+        """Append an operator's event to every partition, as operators do: in one transaction."""
+        producer = aiokafka.AIOKafkaProducer(
+            **self.settings.producer_kwargs(), transactional_id=f"{self.settings.topic_prefix}ada"
+        )
+        async with producer, producer.transaction():
+            for partition in range(self.settings.partitions):
+                subject = f"partition/{partition}"
+                value = self.event(kind, subject, **data)
+                await producer.send(
+                    self.settings.topic(Topic.EVENTS), value, subject.encode(), partition
+                )
+
+    async def set_policy(self, policy: Policy) -> None:
+        """Have all partitions begin new tasks by a policy."""
+        document = json.loads(policy_json(policy))
+        await self.for_all(
+            "policy.set", policy=document, version=policy.version, hash=policy.hash, by="ada"
+        )
+
+    async def set_mode(self, mode: str) -> None:
+        """Change the mode of all partitions."""
+        await self.for_all("mode.set", mode=mode, by="ada", reason="test")
+
+    async def assert_verified(self) -> None:
+        """Fold the events again: what the ledger wrote is what comes out, in every partition."""
+        result = await verify(self.settings)
+        differences = [str(report.difference) for report in result.partitions]
+        assert differences == ["None"] * self.settings.partitions
+        assert result.equal
 
     async def read(self, topic: Topic) -> list[Seen]:
         """Return every committed record of a topic."""

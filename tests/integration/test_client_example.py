@@ -1,8 +1,6 @@
 """The example enforcer obeys: it wraps up, explains, and stops."""
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ from schemas.fields import Verdict
 from schemas.topics import Topic
 from streams.kafka.settings import Settings
 from tests.integration.decisions import Ledger
+from tests.integration.example import start_example
 
 pytestmark = pytest.mark.integration
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "enforcer.py"
 PATIENCE_S = 60.0
 TOPICS = (Topic.EVENTS, Topic.HEALTH, Topic.DECISIONS, Topic.HEARTBEATS)
 
@@ -33,17 +31,6 @@ async def settings(bootstrap_servers: str, topic_prefix: str) -> Settings:
     finally:
         await admin.close()
     return settings
-
-
-async def start(settings: Settings, folder: Path, *options: str) -> asyncio.subprocess.Process:
-    environ = os.environ | {
-        "STOPLOSS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
-        "STOPLOSS_TOPIC_PREFIX": settings.topic_prefix,
-        "PYTHONPATH": str(EXAMPLE.parents[1]),
-    }
-    return await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLE), "TASK-1", *options, cwd=folder, env=environ
-    )
 
 
 async def next_of(consumer: Any, kind: str, **fields: object) -> dict[str, Any]:  # noqa: ANN401 - aiokafka has no types
@@ -61,7 +48,7 @@ async def test_it_wraps_up_at_notice_explains_at_review_and_stops_at_block(
     options = ["--phases", "THINK", "PLAN", "--calls", "100000", "--seconds", "0.02"]
     consumer = aiokafka.AIOKafkaConsumer(settings.topic(Topic.EVENTS), **settings.consumer_kwargs())
     async with Ledger(settings) as ledger, consumer:
-        process = await start(settings, tmp_path, *options)
+        process = await start_example(settings, tmp_path, *options)
         await next_of(consumer, "phase.usage", phase="THINK")
         await ledger.decide(("TASK-1", Verdict.NOTICE))
         await next_of(consumer, "phase.ended", phase="THINK", outcome="completed")
@@ -79,7 +66,7 @@ async def test_it_wraps_up_at_notice_explains_at_review_and_stops_at_block(
 async def test_it_ends_by_itself_where_nothing_is_decided(
     settings: Settings, tmp_path: Path
 ) -> None:
-    process = await start(settings, tmp_path, "--calls", "1", "--seconds", "0")
+    process = await start_example(settings, tmp_path, "--calls", "1", "--seconds", "0")
     async with asyncio.timeout(PATIENCE_S):
         assert await process.wait() == 0
     consumer = aiokafka.AIOKafkaConsumer(settings.topic(Topic.EVENTS), **settings.consumer_kwargs())

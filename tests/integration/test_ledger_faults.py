@@ -43,6 +43,7 @@ async def judge(world: World) -> None:
         for seen in await world.read(Topic.BREACHES)
     )
     assert set(breaches.values()) == {1}
+    await world.assert_verified()
 
 
 async def test_a_restart_in_the_middle_goes_on_where_the_state_stands(world: World) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 
 from schemas.topics import Topic
-from streams.verify.refold import verify
 from tests.integration.foreign_batch import Foreign, record_batch, send_batch
 from tests.integration.kafka_world import World, make_world
 
@@ -54,11 +53,6 @@ async def letters(world: World) -> list[tuple[int, str, str, str, bytes]]:
     ]
 
 
-async def assert_verified(world: World) -> None:
-    result = await verify(world.settings)
-    assert [str(report.difference) for report in result.partitions] == ["None"]
-
-
 @pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
 async def test_a_header_whose_name_is_not_utf_8_costs_its_record_and_no_other(
     world: World, compression: str | None
@@ -84,7 +78,7 @@ async def test_a_header_whose_name_is_not_utf_8_costs_its_record_and_no_other(
     decisions = await world.read(Topic.DECISIONS)
     assert [seen.data["input"]["offset"] for seen in decisions] == [first + 4]
     assert (await world.last(Topic.TASKS))["TASK-1"]["last_offset"] == first + 5
-    await assert_verified(world)
+    await world.assert_verified()
 
 
 async def test_a_second_ledger_reads_on_in_the_middle_of_such_a_batch(world: World) -> None:
@@ -95,7 +89,7 @@ async def test_a_second_ledger_reads_on_in_the_middle_of_such_a_batch(world: Wor
     async with world.ledger():
         await world.until_folded()
     assert [letter[1] for letter in await letters(world)] == ["not_an_event"] * 4
-    await assert_verified(world)
+    await world.assert_verified()
 
 
 async def test_what_a_record_may_lack_or_have_too_much_of_is_no_trouble(world: World) -> None:
@@ -120,4 +114,4 @@ async def test_what_a_record_may_lack_or_have_too_much_of_is_no_trouble(world: W
         (first + 3, "not_an_event"),
         (first + 6, "not_json"),
     ]
-    await assert_verified(world)
+    await world.assert_verified()
