@@ -14,6 +14,7 @@ from typing import Any
 
 from schemas.decode import Refusal, decode_event
 from schemas.errors import UnavailableError
+from schemas.events import partition_subject
 from schemas.topics import DAY_MS, SPECS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
@@ -201,10 +202,12 @@ class _Judge:
 
     async def judge(self, done: _Done) -> None:
         """Fold, compare, and report."""
-        if self.report.first_offset and not await self._begin_at_checkpoint():
-            self.report.first_offset = self.report.next_offset  # nothing can be judged
-            return
-        difference = await self._fold_all(done) or await self._finish()
+        difference = await self._missing_inputs()
+        if difference is None:
+            if self.report.first_offset and not await self._begin_at_checkpoint():
+                self.report.first_offset = self.report.next_offset  # nothing can be judged
+                return
+            difference = await self._fold_all(done) or await self._finish()
         self.report.difference = difference
         self.report.equal = difference is None
         self.report.trimmed = sum(output.merge.trimmed for output in self._outputs.values())
@@ -237,6 +240,24 @@ class _Judge:
         self._since = Since(self.report.first_offset, families.judged())
         self._state = state_at(past.checkpoint, self._partition, stored.own_record)
         return True
+
+    async def _missing_inputs(self) -> Difference | None:
+        """Return a difference where the ledger has folded what does not stand in `events`.
+
+        A broker that came back without its last records, or a topic that is another one by now:
+        to wait for them would be to wait for ever.
+        """
+        end, next_offset = await patiently(self._events.written_offset), self.report.next_offset
+        if end >= next_offset:
+            return None
+        return Difference(
+            problem="missing",
+            topic=self._settings.topic(Topic.EVENTS),
+            partition=self._partition,
+            key=partition_subject(self._partition),
+            expected=f"inputs up to offset {next_offset - 1}, which the ledger has folded",
+            input_offset=end,
+        )
 
     async def _inputs(self) -> AsyncIterator[Sequence[RawRecord]]:
         """Yield the inputs that are judged.

@@ -179,6 +179,11 @@ def swapped(topic: Topic) -> Change:
     return change
 
 
+def without_last_events(records: list[Raw]) -> list[Raw]:
+    lost = [record for record in records if (record.topic, record.partition) == (Topic.EVENTS, 0)]
+    return [record for record in records if record not in lost[-3:]]
+
+
 def without_event(records: list[Raw]) -> list[Raw]:
     """Lose an input: what it caused is there without it. A later record keeps the offsets."""
     at = places(records, Topic.EVENTS, "phase.usage")[-2]  # of an ended task
@@ -358,6 +363,7 @@ async def test_a_copy_without_damage_is_equal(settings: Settings, log: Log) -> N
             swapped(Topic.LIFECYCLE), "missing", Topic.LIFECYCLE, None, id="another order"
         ),
         pytest.param(without_event, "missing", Topic.DEAD_LETTERS, None, id="another input"),
+        pytest.param(without_last_events, "missing", Topic.EVENTS, None, id="fewer inputs"),
     ],
 )
 async def test_damage_is_found_and_named(
