@@ -21,7 +21,7 @@ from streams.local.broker import KafkaBroker
 PARTITIONS = 4
 TASKS_AT_ONCE = 50
 EVENTS_OF_A_TASK = 100  # of 150 tokens less half of the cached: three levels of THINK in each
-WARM_UP_S = 5.0
+WARM_UP_S = 25.0
 
 
 class Latency(msgspec.Struct, frozen=True):
