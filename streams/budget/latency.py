@@ -53,13 +53,17 @@ def due_ms(task: Task, cell: Cell, execution: Execution) -> int:
 
 
 def schedule_latency(state: PartitionState, task: Task) -> None:
-    """Remember when time alone takes the task's latency cells to their next levels."""
+    """Remember when time alone takes the task's latency cells to their next levels.
+
+    What lies behind the clock was decided when it was due, or belongs to a run that is too long to
+    count: decided now, it would be by a time that no longer holds.
+    """
     execution = open_execution(task)
     if execution is None or task.open_phase is None:
         return
     for name, cell in (("", task.latency), (task.open_phase, task.phases[task.open_phase].latency)):
         at_ms = due_ms(task, cell, execution)
-        if at_ms != NEVER:
+        if state.clock_ms < at_ms < NEVER:
             state.schedule(at_ms, task.task_id, name, LEVEL_DUE)
 
 

@@ -19,6 +19,7 @@ from schemas.fields import ExecutionOutcome, Importance, RecoverAction, TaskOutc
 from streams.budget.amounts import number
 from streams.budget.evaluate import judge_task_cells, relevel
 from streams.budget.executions import close_open, task_class
+from streams.budget.latency import schedule_latency
 from streams.budget.lifecycle import end_task, flag_class, limits_of, set_limits
 from streams.budget.limits import (
     METRICS,
@@ -182,6 +183,7 @@ def _derive_cells(state: PartitionState, task: Task) -> None:
     task.latency.used = sum(phase.latency.used for phase in phases)
     task.limits_version += 1  # what is crossed is published anew
     relevel(state, task)
+    schedule_latency(state, task)
 
 
 def _current(task: Task | None, policy: Policy, name: str) -> Amounts:

@@ -44,6 +44,7 @@ POLICY = policy_from_toml(
     [ladders.phase.tokens]
     block = 4.0
     [clock]
+    execution_max_ms = 250_000
     stuck_after_ms = 120_000
     abandoned_after_ms = 600_000
     retention_ms = 300_000

@@ -269,3 +269,21 @@ def test_the_task_that_is_stuck_in_a_phase_is_told_once() -> None:
     stuck = [one for one in world.lifecycles() if one.change == "stuck"]
     assert [one.phase for one in stuck] == ["THINK", "THINK"]
     assert stuck[0].flags == ["stuck"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("grant     TASK-1 ×2", id="a grant"),
+        pytest.param("recover   TASK-1 refold", id="a refold"),
+        pytest.param("reclassify TASK-1 complexity=tiny", id="other limits"),
+    ],
+)
+def test_a_run_too_long_to_count_crosses_nothing_when_its_limits_change(line: str) -> None:
+    story(f"""
+        start TASK-1 planned=THINK
+        begin TASK-1 THINK
+        tick  +30h                 → TASK-1 review
+        {line}                     → continue
+        tick  +1s                  → nothing    # those deadlines lie a day back
+    """)
