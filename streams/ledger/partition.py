@@ -210,8 +210,8 @@ class PartitionWorker:
                 failures = 0
             self._shared.health.back(self._name)
             for chunk in chunks:
-                run.end_offset = chunk.end_offset
                 await self._inbox.put(chunk)
+                run.is_behind(max(0, chunk.end_offset - chunk.next_offset))
             if not chunks or chunks[-1].next_offset >= chunks[-1].end_offset:
                 # Caught up: what comes while a commit is on its way is read in one go after it, and
                 # what comes in quick succession together. Read an event or two at a time, 2,000
@@ -251,7 +251,7 @@ class _Run:
         self._publisher = Publisher(shared.settings, state.partition)
         self._open: OpenBatch | None = None
         self._lag = 0
-        self.end_offset = state.next_offset
+        self._unread = 0
         self._stand()
 
     @property
@@ -336,7 +336,17 @@ class _Run:
         self._figures.mode = state.mode
         self._figures.open_tasks = open_task_count(state)
         self._figures.next_offset = state.next_offset
-        self._figures.lag = max(0, self.end_offset - state.next_offset)
+        self.is_behind(self._unread)
+
+    def is_behind(self, unread: int) -> None:
+        """Note how many offsets the reader has before it; what is not committed yet lags as well.
+
+        Not end - next offset: the marker of an operator's transaction is no event, and would stand
+        there as a lag of one until something else comes.
+        """
+        self._unread = unread
+        folded = 0 if self._open is None else self._open.events
+        self._figures.lag = unread + self._inbox.records + folded
 
 
 def _age_ms(append_ms: int | None) -> float | None:
