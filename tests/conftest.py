@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 
 from streams.local.broker import KafkaBroker
 from streams.local.redis import RedisServer
+
+# A shell that runs something in the background has it ignore Ctrl-C, and so do our child processes;
+# tests that send one would wait in vain, though nothing is wrong.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Broker(Protocol):
