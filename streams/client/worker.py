@@ -140,6 +140,9 @@ class Worker:
         self._backlog.close()
         self._spooled = self._backlog.left_count
         self.queue.log_troubles()
+        if left := self._backlog.memory_count:
+            # Without a spool, or with one that took no more: said at least once.
+            log.error("the emitter ends, and %s events are neither on Kafka nor on disk", left)
 
     async def _run(self) -> None:
         self._backlog.adopt()

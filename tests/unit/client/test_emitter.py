@@ -256,6 +256,14 @@ def test_a_folder_that_cannot_be_written_is_said_and_memory_does(
     assert any("the spool takes no events" in record.msg for record in caplog.records)
 
 
+def test_what_is_lost_at_the_end_without_a_spool_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    emitter = Emitter(NOWHERE)
+    emitter.usage("TASK-1", "THINK")
+    emitter.usage("TASK-1", "THINK")
+    assert not emitter.close(0)
+    assert "2 events are neither on Kafka nor on disk" in caplog.text
+
+
 def test_wrong_settings_do_not_raise_into_the_enforcer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
