@@ -103,14 +103,20 @@ async def _send(settings: Settings, rate: int, seconds: float, sent: dict[str, f
         while (now := time.perf_counter()) - start < seconds:
             while index < (now - start) * rate:
                 index += 1
-                block, place = divmod(index, TASKS_AT_ONCE * EVENTS_OF_A_TASK)
-                task = f"TASK-{block}-{place % TASKS_AT_ONCE}"
+                task = _task_of(index)
                 value = usage_event(index, task)
                 sent[f"{index:032x}"] = time.perf_counter()
                 await producer.send(settings.topic(Topic.EVENTS), key=task.encode(), value=value)
             await asyncio.sleep(0.001)
     finally:
         await producer.stop()
+
+
+def _task_of(index: int) -> str:
+    """Tasks take turns; each is at another point of its life, else all would cross together."""
+    turn, place = divmod(index, TASKS_AT_ONCE)
+    life = (turn + place * EVENTS_OF_A_TASK // TASKS_AT_ONCE) // EVENTS_OF_A_TASK
+    return f"TASK-{place}-{life}"
 
 
 class _Data(msgspec.Struct):
