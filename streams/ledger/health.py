@@ -12,6 +12,7 @@ class Health(enum.StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     WAITING_FOR_KAFKA = "waiting_for_kafka"
+    STANDING_STILL = "standing_still"  # a partition fails again and again: somebody has to look
     STOPPING = "stopping"
 
 
@@ -21,38 +22,57 @@ class LedgerHealth:
     def __init__(self) -> None:
         self.state = Health.STARTING
         self._away: dict[str, str] = {}
+        self._still: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        return f"<LedgerHealth {self.state.value} {self._away}>"
+        return f"<LedgerHealth {self.state.value} {self.reasons}>"
 
     @property
     def reasons(self) -> dict[str, str]:
-        """What is being waited for, by part."""
-        return dict(self._away)
+        """What is being waited for, or wrong, by part."""
+        return self._away | self._still
 
     def away(self, part: str, why: object) -> None:
         """`part` cannot reach Kafka; it tries again by itself."""
         self._away[part] = str(why)
-        self._turn(Health.WAITING_FOR_KAFKA, str(why))
+        self._judge()
 
     def back(self, part: str) -> None:
         """`part` reaches Kafka."""
         self._away.pop(part, None)
-        if not self._away:
-            self._turn(Health.RUNNING)
+        self._judge()
+
+    def still(self, part: str, why: object) -> None:
+        """`part` cannot go on although Kafka is there; it tries again by itself."""
+        self._still[part] = str(why)
+        self._judge()
+
+    def moving(self, part: str) -> None:
+        """`part` goes on: it has committed something."""
+        if self._still.pop(part, None) is not None:
+            self._judge()
 
     def gone(self, part: str) -> None:
         """`part` has ended: what it waited for is nobody's matter any more."""
-        if self._away.pop(part, None) is not None and not self._away:
-            self._turn(Health.RUNNING)
+        if self._away.pop(part, None) is not None or self._still.pop(part, None) is not None:
+            self._still.pop(part, None)
+            self._judge()
 
     def stopping(self) -> None:
         """No other state comes after this one."""
         self._turn(Health.STOPPING)
 
+    def _judge(self) -> None:
+        if self._still:
+            self._turn(Health.STANDING_STILL, next(iter(self._still.values())))
+        elif self._away:
+            self._turn(Health.WAITING_FOR_KAFKA, next(iter(self._away.values())))
+        else:
+            self._turn(Health.RUNNING)
+
     def _turn(self, to: Health, why: str = "") -> None:
         if self.state in (to, Health.STOPPING):
             return
-        level = logging.WARNING if to is Health.WAITING_FOR_KAFKA else logging.INFO
+        level = logging.WARNING if why else logging.INFO
         log.log(level, "ledger: %s → %s%s", self.state.value, to.value, f": {why}" if why else "")
         self.state = to

@@ -112,10 +112,12 @@ class PartitionWorker:
         except StoplossError as error:
             log.error("ledger: partition %s stands still: %s", self.partition, error)  # noqa: TRY400 - one line
             self._shared.metrics.failed(self.partition, "stopped")
-        except Exception:
+            self._shared.health.still(self._name, error)
+        except Exception as mistake:
             # A mistake of ours about one partition leaves the others alone; the state is suspect.
             log.exception("ledger: partition %s", self.partition)
             self._shared.metrics.failed(self.partition, "mistake")
+            self._shared.health.still(self._name, repr(mistake))
         self._failures += 1
         return min(BACKOFF_FIRST_S * 2.0 ** (self._failures - 1), BACKOFF_MAX_S)
 
@@ -181,6 +183,7 @@ class PartitionWorker:
     def _committed(self, next_offset: int) -> None:
         self.next_offset = next_offset
         self._failures = 0
+        self._shared.health.moving(self._name)
 
     async def _pump(self, reader: KafkaReader, run: "_Run") -> None:
         """Read ahead into the inbox, until cancelled."""
