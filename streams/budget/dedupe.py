@@ -40,11 +40,9 @@ def is_seen(owner: Task | PartitionState, source: str, mark: int) -> bool:
 def remember(owner: Task | PartitionState, source: str, mark: int, recent_max: int) -> None:
     """Note that the event with this mark is folded."""
     if mark >= 0:
-        if source not in owner.sequences:
-            source = intern(source)  # an emitter works on many tasks
-            if len(owner.sequences) >= SOURCES_MAX:
-                del owner.sequences[next(iter(owner.sequences))]
-        owner.sequences[source] = mark
+        if owner.sequences.pop(source, None) is None and len(owner.sequences) >= SOURCES_MAX:
+            del owner.sequences[next(iter(owner.sequences))]  # silent for longest
+        owner.sequences[intern(source)] = mark  # an emitter works on many tasks
         return
     if owner.recent is None:
         owner.recent = []

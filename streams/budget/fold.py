@@ -37,7 +37,7 @@ from schemas.outputs import DeadLetterDetail, Lifecycle
 from schemas.topics import Topic
 from streams.budget.clock import advance, next_deadline_ms
 from streams.budget.decide import redecide, settle, settle_below
-from streams.budget.dedupe import is_seen, mark_of, remember
+from streams.budget.dedupe import SOURCES_MAX, is_seen, mark_of, remember
 from streams.budget.effects import Effect, Refused
 from streams.budget.executions import check_phase, fold_phase_ended, fold_phase_started
 from streams.budget.families import check_task_id
@@ -131,7 +131,7 @@ def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
         task = fold_usage(state, task, event)
     else:
         task = _apply(state, task, event)
-    if source in task.sequences and mark >= 0:
+    if mark >= 0 and source in task.sequences and len(task.sequences) < SOURCES_MAX:
         task.sequences[source] = mark
     else:
         remember(task, source, mark, task.policy.dedupe_recent)
@@ -149,8 +149,8 @@ def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:
             fold_phase_started(state, task, event)
         case PhaseEnded():
             known = task is not None and event.data.phase in task.phases
-            attempt = event.data.attempt or (1 if known else None)
-            check_phase(task, policy, event.data.phase, attempt)
+            if event.data.attempt is not None or not known:  # else it is about a run that is known
+                check_phase(task, policy, event.data.phase, event.data.attempt)
             task = _touched(state, task, event)
             fold_phase_ended(state, task, event)
         case TaskEnded():

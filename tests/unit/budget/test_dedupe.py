@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.topics import Topic
-from streams.budget import dedupe
+from streams.budget import dedupe, fold
 from streams.budget.dedupe import SOURCES_MAX
 from streams.budget.policy import policy_from_toml
 from tests.unit.budget.story import all_said, story
@@ -100,9 +100,12 @@ def test_the_window_of_the_built_in_policy_is_256() -> None:
     assert world.default_policy.dedupe_recent == 256
 
 
-def test_of_too_many_sources_the_first_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_sources_the_one_silent_for_longest_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert SOURCES_MAX == 256
-    monkeypatch.setattr(dedupe, "SOURCES_MAX", 3)
+    for room in (dedupe, fold):
+        monkeypatch.setattr(room, "SOURCES_MAX", 3)
     world = story("""
         usage TASK-1 PR 1     seq=5 source=a
         usage TASK-1 PR 20    seq=5 source=b
@@ -110,8 +113,8 @@ def test_of_too_many_sources_the_first_is_forgotten(monkeypatch: pytest.MonkeyPa
         usage TASK-1 PR 1     seq=5 source=a  → nothing
         begin TASK-1 PR       seq=6 source=a
         usage TASK-1 PR 4000  seq=1 source=d
-        usage TASK-1 PR 20    seq=5 source=b  → nothing
-        usage TASK-1 PR 50000 seq=1 source=a
+        usage TASK-1 PR 1     seq=6 source=a  → nothing   # it went on meanwhile
+        usage TASK-1 PR 50000 seq=1 source=b              # forgotten
     """)
     assert world.task("TASK-1").tokens.used == 54_321_000
 

@@ -277,6 +277,17 @@ def test_a_phase_remembers_a_bounded_number_of_runs(monkeypatch: pytest.MonkeyPa
     """)
 
 
+def test_an_end_without_an_attempt_is_about_a_known_run_also_where_no_more_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executions, "ATTEMPTS_MAX", 2)
+    story("""
+        begin TASK-1 PR attempt=2
+        begin TASK-1 PR attempt=3
+        end   TASK-1 PR           → TASK-1 PR 3 completed 0ms r1
+    """)
+
+
 def test_unknown_and_estimated_usage_is_counted_and_flagged_and_a_zero_is_a_zero() -> None:
     world = story("""
         start TASK-1

@@ -39,6 +39,16 @@ def test_any_event_keeps_a_task_from_being_abandoned(event: str) -> None:
     assert open_task_count(world.state) == 1
 
 
+def test_what_a_child_uses_keeps_its_parent_also_where_nobody_knows_how_much() -> None:
+    world = story("""
+        start ROOT
+        start CHILD parent=ROOT
+        usage CHILD PR known=false +6d
+        tick +6d
+    """)
+    assert open_task_count(world.state) == 2
+
+
 def test_an_ended_task_is_forgotten_after_a_day_and_a_later_event_opens_it_anew() -> None:
     world = story("""
         start TASK-1 planned=THINK
