@@ -23,10 +23,10 @@ from streams.budget.latency import (
     used_ms,
 )
 from streams.budget.lifecycle import end_task, forget
+from streams.budget.limits import LATENCY
 from streams.budget.records import Told, emit_lifecycle
 from streams.budget.state import PartitionState, Task
 
-LATENCY = 1
 Due = tuple[int, str, str, int]
 # An open task has four deadlines: stuck, abandoned, and one for each of two latency cells.
 DUE_OF_A_TASK = 8

@@ -13,10 +13,9 @@ from streams.budget.amounts import number, ratio
 from streams.budget.explain import cell_ref, explanation, message
 from streams.budget.ladder import BLOCK, LEVELS, REVIEW, WARN
 from streams.budget.latency import used_ms
-from streams.budget.limits import METRICS
+from streams.budget.limits import LATENCY, METRICS
 from streams.budget.state import BREAKER, PartitionState, Task
 
-LATENCY = 1
 HELD_IN_PARTIAL = frozenset({Importance.LOW, Importance.MEDIUM})
 
 

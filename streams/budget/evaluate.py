@@ -19,10 +19,8 @@ from streams.budget.ladder import (
     level_at,
 )
 from streams.budget.latency import used_ms
-from streams.budget.limits import METRICS
+from streams.budget.limits import COST, LATENCY, METRICS, TOKENS
 from streams.budget.state import Block, Cell, PartitionState, Task
-
-LATENCY = 1  # index into METRICS
 
 
 def is_almost_done(task: Task) -> bool:
@@ -118,7 +116,7 @@ def relevel(state: PartitionState, task: Task) -> None:
 
 def judge_task_cells(state: PartitionState, task: Task) -> None:
     """Judge the task's tokens and cost again: whether it is almost done may have changed."""
-    for index in (0, 2):
+    for index in (TOKENS, COST):
         raise_level(state, task, None, index, task.cell(None, index).used)
 
 

@@ -12,7 +12,7 @@ from schemas.events import PhaseEnded, PhaseStarted
 from schemas.fields import ExecutionOutcome, PhaseOutcome
 from streams.budget.evaluate import judge_task_cells, raise_level, withdraw
 from streams.budget.latency import STUCK_DUE, Duration, checked, schedule_latency, used_ms
-from streams.budget.limits import TaskClass, compute_limits
+from streams.budget.limits import LATENCY, TaskClass, compute_limits
 from streams.budget.policy import Policy
 from streams.budget.records import budgeted_importance, emit_execution
 from streams.budget.state import (
@@ -24,7 +24,6 @@ from streams.budget.state import (
     new_phase,
 )
 
-LATENCY = 1
 ATTEMPTS_MAX = 256  # runs of one phase that a task remembers
 PHASES_MAX = 64  # of one task, where the policy lets events name any
 

@@ -9,7 +9,7 @@ from schemas.fields import Cause, Metric, Number, Scope
 from schemas.outputs import Cell as CellRef
 from streams.budget.amounts import NANO_PER_DOLLAR, number
 from streams.budget.ladder import BLOCK, CONTINUE, NOTICE, REVIEW, WARN
-from streams.budget.limits import METRICS
+from streams.budget.limits import LATENCY, METRICS
 from streams.budget.state import COUNTER_NAMES, Cell, Counters, Execution, Task
 
 ADVICE = {
@@ -19,7 +19,6 @@ ADVICE = {
     REVIEW: "go on, and write down why: an explanation is owed",
     BLOCK: "stop until someone investigates or grants more",
 }
-LATENCY = 1
 
 
 def cell_ref(name: str | None, index: int) -> CellRef:

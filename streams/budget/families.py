@@ -5,11 +5,11 @@ Tokens and cost roll up, latency does not. Source: budget model, "Children".
 
 from schemas.errors import InvalidFieldError
 from streams.budget.evaluate import raise_level
+from streams.budget.limits import COST, TOKENS
 from streams.budget.state import PartitionState, Task
 
 DEPTH_MAX = 64
 RESERVED = ("partition/", "policy/")
-TOKENS, COST = 0, 2
 
 
 def check_task_id(field: str, task_id: str) -> None:

@@ -29,6 +29,7 @@ from streams.budget.policy import MULTIPLIER_MAX, TASK_SCOPE, Policy
 
 TASK = TASK_SCOPE
 METRICS = (Metric.TOKENS, Metric.LATENCY_MS, Metric.COST_USD)
+TOKENS, LATENCY, COST = range(3)  # indices into METRICS
 MULTIPLIER_PLACES = 9
 
 Amounts = tuple[int | None, int | None, int | None]  # by METRICS; None = not limited, or not named

@@ -11,10 +11,8 @@ from streams.budget.amounts import number
 from streams.budget.explain import cell_ref, counters_json
 from streams.budget.ladder import LEVELS
 from streams.budget.latency import used_ms
-from streams.budget.limits import METRICS, TASK, Lines
+from streams.budget.limits import LATENCY, METRICS, TASK, Lines
 from streams.budget.state import Execution, PartitionState, Phase, Task
-
-LATENCY = 1
 
 
 class Told(Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ from streams.budget.explain import counters_json, counters_of
 from streams.budget.ladder import LEVEL_OF, LEVELS, Line, line
 from streams.budget.latency import used_ms
 from streams.budget.lifecycle import limits_of
-from streams.budget.limits import METRICS, Grant, NamedAmounts, TaskClass, by_metric
+from streams.budget.limits import LATENCY, METRICS, Grant, NamedAmounts, TaskClass, by_metric
 from streams.budget.policy import InvalidPolicyError, Policy, policy_from_json
 from streams.budget.state import (
     POLICY_KEY,
@@ -49,7 +49,6 @@ from streams.budget.state import (
     new_partition,
 )
 
-LATENCY = 1
 PARTITION_KEY = "partition/"
 HISTORICAL, SKEWED, TIMED = 1, 2, 4  # bits of `ExecutionState.flags`
 

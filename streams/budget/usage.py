@@ -13,10 +13,9 @@ from streams.budget.executions import check_phase, inferred_execution, phase_of
 from streams.budget.families import roll_up
 from streams.budget.latency import schedule_latency, used_ms
 from streams.budget.lifecycle import open_task
+from streams.budget.limits import LATENCY
 from streams.budget.records import emit_execution
 from streams.budget.state import Execution, PartitionState, Phase, Task
-
-LATENCY = 1
 
 
 def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> Task:
