@@ -34,7 +34,7 @@ class Standing(Struct, frozen=True):
 def heartbeat_record(
     settings: Settings, partition: int, standing: Standing, wall_ms: int
 ) -> Record:
-    """Return a heartbeat; its id names the second, so that it never repeats."""
+    """Return a heartbeat; its id names the millisecond, so that it never repeats."""
     clock = rfc3339(standing.clock_ms)
     envelope = Envelope(
         id=f"heartbeat-{partition}-{wall_ms}",
