@@ -49,7 +49,6 @@ DurationMs = Annotated[int, Meta(ge=-DURATION_MS_MAX, le=DURATION_MS_MAX)]
 Offset = Annotated[int, Meta(ge=0)]
 Partition = Annotated[int, Meta(ge=0)]
 Ordinal = Annotated[int, Meta(ge=1)]  # counts from 1
-EpochMs = Annotated[int, Meta(ge=0)]
 Labels = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=256)]],
     Meta(max_length=LABELS_MAX),

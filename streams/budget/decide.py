@@ -62,17 +62,17 @@ def open_descendants(state: PartitionState, task: Task) -> Iterator[Task]:
             yield found[child_id]
 
 
-def enforcement(state: PartitionState, task: Task) -> UnenforcedReason | None:
-    """Return why the task's decisions hold nobody, or None where they hold."""
-    if task.is_ended:
+def unenforced_reason(
+    mode: Mode, mode_by: str, importance: Importance, *, is_ended: bool
+) -> UnenforcedReason | None:
+    """Return why a task's decisions hold nobody, or None where they hold."""
+    if is_ended:
         return UnenforcedReason.ENDED
-    if state.mode is Mode.ENFORCE:
+    if mode is Mode.ENFORCE or (mode is Mode.PARTIAL and importance in HELD_IN_PARTIAL):
         return None
-    if state.mode is Mode.PARTIAL and task.importance in HELD_IN_PARTIAL:
-        return None
-    if state.mode_by == BREAKER:
+    if mode_by == BREAKER:
         return UnenforcedReason.BREAKER
-    return UnenforcedReason(state.mode.value)
+    return UnenforcedReason(mode.value)
 
 
 def _settle_one(state: PartitionState, task: Task) -> None:
@@ -95,7 +95,7 @@ def _emit(state: PartitionState, task: Task, previous: int) -> None:
     judged = state.tasks[task.inherited_from] if inherits and task.inherited_from else task
     name, index = _deciding_cell(judged, BLOCK if inherits else task.verdict, state.clock_ms)
     cell = judged.cell(name, index)
-    reason = enforcement(state, task)
+    reason = unenforced_reason(state.mode, state.mode_by, task.importance, is_ended=task.is_ended)
     used = used_ms(judged, name, cell, state.clock_ms) if index == LATENCY else cell.used
     cause: Cause | None = None
     if task.verdict >= WARN:

@@ -54,7 +54,7 @@ from streams.budget.operators import (
     fold_reviewed,
 )
 from streams.budget.policy import InvalidPolicyError, policy_from_json
-from streams.budget.state import PartitionState, Task
+from streams.budget.state import BREAKER, PartitionState, Task
 from streams.budget.usage import fold_usage
 
 __all__ = ["fold", "next_deadline_ms", "open_task_count"]
@@ -224,8 +224,8 @@ def _fold_partition_event(state: PartitionState, event: PartitionEvent) -> None:
 
 
 def _set_mode(state: PartitionState, event: ModeSet) -> None:
-    before = (state.mode, state.mode_by == "breaker")
-    if (event.data.mode, event.data.by == "breaker") == before:
+    before = (state.mode, state.mode_by == BREAKER)
+    if (event.data.mode, event.data.by == BREAKER) == before:
         return
     state.previous_mode, state.mode, state.mode_by = state.mode, event.data.mode, event.data.by
     for task_id in sorted(state.tasks):

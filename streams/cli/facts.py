@@ -15,12 +15,10 @@ from schemas.fields import (
 )
 from schemas.outputs import Breach, Decision, PolicyRef
 from schemas.state import CellState, PartitionStateData, TaskStateData
+from streams.budget.decide import unenforced_reason
 from streams.cli.reading import LedgerView, Seen
 
 ENDED = "ended"
-BREAKER = "breaker"
-HELD_IN_PARTIAL = frozenset({Importance.LOW, Importance.MEDIUM})
-SEVERITY = {verdict: index for index, verdict in enumerate(Verdict)}
 
 
 class TaskRow(Struct, frozen=True, kw_only=True):
@@ -128,28 +126,19 @@ def cell_share(cell: CellState | None) -> float | None:
     return None if cell is None or not cell.limit else float(cell.used / cell.limit)
 
 
-def unenforced_reason(
+def reason_now(
     state: TaskStateData, partition: PartitionStateData | None
 ) -> UnenforcedReason | None:
     """Return why the task's decisions hold nobody now, None where they do."""
-    if state.status == ENDED:
-        return UnenforcedReason.ENDED
-    if partition is None:
-        return UnenforcedReason.OBSERVE
-    if partition.mode is Mode.ENFORCE or (
-        partition.mode is Mode.PARTIAL and state.importance in HELD_IN_PARTIAL
-    ):
-        return None
-    if partition.mode_by == BREAKER:
-        return UnenforcedReason.BREAKER
-    return UnenforcedReason(partition.mode.value)
+    mode, mode_by = (Mode.OBSERVE, "") if partition is None else (partition.mode, partition.mode_by)
+    return unenforced_reason(mode, mode_by, state.importance, is_ended=state.status == ENDED)
 
 
 def task_row(view: LedgerView, seen: Seen) -> TaskRow:
     """Return a task's line."""
     state = seen.state
     tokens = task_cell(state.cells, Metric.TOKENS)
-    reason = unenforced_reason(state, view.partitions.get(seen.partition))
+    reason = reason_now(state, view.partitions.get(seen.partition))
     return TaskRow(
         task_id=state.task_id,
         partition=seen.partition,
@@ -182,7 +171,7 @@ def task_answer(
 ) -> TaskAnswer:
     """Return everything about one task."""
     state = seen.state
-    reason = unenforced_reason(state, view.partitions.get(seen.partition))
+    reason = reason_now(state, view.partitions.get(seen.partition))
     return TaskAnswer(
         task_id=state.task_id,
         partition=seen.partition,
