@@ -110,6 +110,7 @@ class TaskStateData(Struct, omit_defaults=True, kw_only=True, gc=False):
     outcome: str | None = None
     block: tuple[str | None, int, int] | None = None  # phase, index of metric, used at the crossing
     rolled: tuple[int, int] | None = None  # milli-tokens and nano-dollars of descendants
+    due_ms: int | None = None  # when time alone decides something about it, if nothing else happens
 
 
 class PartitionStateData(Struct, omit_defaults=True, kw_only=True):

@@ -6,6 +6,7 @@ heap are hints: each is checked against the state when its time comes. Source: b
 """
 
 import heapq
+from collections.abc import Iterator
 
 from schemas.events import LEDGER_SOURCE
 from schemas.fields import TaskOutcome
@@ -17,7 +18,9 @@ from streams.budget.latency import (
     LEVEL_DUE,
     REMOVAL_DUE,
     STUCK_DUE,
+    WAKE_DUE,
     due_ms,
+    levels_due,
     open_execution,
     schedule_latency,
     used_ms,
@@ -29,17 +32,21 @@ from streams.budget.state import PartitionState, Task
 
 Due = tuple[int, str, str, int]
 # An open task has four deadlines: stuck, abandoned, and one for each of two latency cells.
-DUE_OF_A_TASK = 8
+DUE_OF_A_TASK = 5
 STALE_MAX = 1_000
 
 
 def advance(state: PartitionState, clock_ms: int) -> None:
     """Move the partition's clock forward, deciding on the way what became due."""
-    if len(state.due) > STALE_MAX + DUE_OF_A_TASK * len(state.tasks):
+    tasks = state.tasks
+    if len(state.due) > STALE_MAX + DUE_OF_A_TASK * len(tasks.awake) + 2 * len(tasks.asleep):
         _drop_stale(state)
     pending: dict[str, Task] = {}
     while state.due and state.due[0][0] <= clock_ms:
         due = heapq.heappop(state.due)
+        if due[3] == WAKE_DUE:
+            state.tasks.get(due[1])  # what is due then is in the heap when it is awake
+            continue
         task = _live_task(state, due)
         if task is None:
             continue
@@ -57,30 +64,55 @@ def advance(state: PartitionState, clock_ms: int) -> None:
 
 def next_deadline_ms(state: PartitionState) -> int | None:
     """Return when the clock must have moved for something to be decided, or None."""
-    while state.due and _live_task(state, state.due[0]) is None:
+    while state.due and not _is_live(state, state.due[0]):
         heapq.heappop(state.due)
     state.next_due_ms = state.due[0][0] if state.due else NEVER
     return state.due[0][0] if state.due else None
 
 
 def schedule_all(state: PartitionState, task: Task) -> None:
-    """Remember all that is due for a task whose state was restored."""
+    """Remember all that is due for a task that was built from what is stored."""
+    for due in deadlines(task):
+        heapq.heappush(state.due, due)
+    state.next_due_ms = state.due[0][0]
+
+
+def deadlines(task: Task) -> Iterator[Due]:
+    """Yield all that time alone will decide about a task if nothing else does; at least one."""
     rules = task.policy.clock
     if task.ended_ms is not None:
-        state.schedule(task.ended_ms + rules.retention_ms, task.task_id, kind=REMOVAL_DUE)
+        yield task.ended_ms + rules.retention_ms, task.task_id, "", REMOVAL_DUE
         return
-    state.schedule(task.last_ms + rules.abandoned_after_ms, task.task_id, kind=ABANDONED_DUE)
-    execution = open_execution(task)
-    if execution is not None and execution.opened_ms is not None and task.open_phase is not None:
-        stuck_ms = execution.opened_ms + rules.stuck_after_ms
-        state.schedule(stuck_ms, task.task_id, task.open_phase, STUCK_DUE)
-    schedule_latency(state, task)
+    yield task.last_ms + rules.abandoned_after_ms, task.task_id, "", ABANDONED_DUE
+    execution, name = open_execution(task), task.open_phase
+    if execution is None or execution.opened_ms is None or name is None:
+        return
+    if "stuck" not in task.flags:
+        yield execution.opened_ms + rules.stuck_after_ms, task.task_id, name, STUCK_DUE
+    for phase, at_ms in levels_due(task, execution, name, task.seen_ms):
+        yield at_ms, task.task_id, phase, LEVEL_DUE
+
+
+def first_deadline_ms(task: Task) -> int:
+    """Return when time alone decides something about a task that was not touched since."""
+    return min(due[0] for due in deadlines(task))
+
+
+def lay_down(state: PartitionState, task_id: str, packed: bytes, due_ms: int) -> None:
+    """Keep a task asleep until something asks for it, or its first deadline comes."""
+    state.tasks.asleep[task_id] = packed
+    if due_ms > state.clock_ms:  # else it waits for its children, and its last one removes it
+        state.schedule(due_ms, task_id, kind=WAKE_DUE)
 
 
 def _drop_stale(state: PartitionState) -> None:
     """Make the deadlines anew from the tasks: what ended early has left its entries behind."""
-    state.due.clear()
-    for task in state.tasks.values():
+    wakes: dict[str, Due] = {}
+    for due in sorted(state.due):
+        if due[3] == WAKE_DUE and due[1] in state.tasks.asleep:
+            wakes.setdefault(due[1], due)
+    state.due = list(wakes.values())  # in order: a heap
+    for task in state.tasks.awake.values():
         schedule_all(state, task)
 
 
@@ -89,13 +121,19 @@ def _settle_all(state: PartitionState, pending: dict[str, Task]) -> None:
     pending.clear()
 
 
+def _is_live(state: PartitionState, due: Due) -> bool:
+    if due[3] == WAKE_DUE:
+        return due[1] in state.tasks.asleep
+    return _live_task(state, due) is not None
+
+
 def _live_task(state: PartitionState, due: Due) -> Task | None:
     """Return the task for which an entry still stands for something that is due then.
 
     Which stale entries the heap holds depends on when it was made; so they must have no effect.
     """
     at_ms, task_id, phase, kind = due
-    task = state.tasks.get(task_id)
+    task = state.tasks.awake.get(task_id)  # of one that is asleep only WAKE_DUE counts
     if task is None:
         return None
     if kind == LEVEL_DUE:

@@ -51,15 +51,16 @@ def redecide(state: PartitionState, task: Task) -> None:
 
 def open_descendants(state: PartitionState, task: Task) -> Iterator[Task]:
     """Yield the open tasks below a task, in order of their ids."""
-    found: dict[str, Task] = {}
+    found: set[str] = set()
     waiting = [task.task_id]
     while waiting:
-        for child_id, child in state.children.get(waiting.pop(), {}).items():
-            found[child_id] = child
-            waiting.append(child_id)
+        below = state.children.get(waiting.pop(), set())
+        found |= below
+        waiting += below
     for child_id in sorted(found):
-        if not found[child_id].is_ended:
-            yield found[child_id]
+        child = state.tasks[child_id]
+        if not child.is_ended:
+            yield child
 
 
 def unenforced_reason(
@@ -77,7 +78,7 @@ def unenforced_reason(
 
 def _settle_one(state: PartitionState, task: Task) -> None:
     if not task.is_ended:  # what an ended task inherited stays as it was at its end
-        blocked_above = next((one for one in task.ancestors() if one.own == BLOCK), None)
+        blocked_above = next((one for one in state.ancestors(task) if one.own == BLOCK), None)
         above_id = None if blocked_above is None else blocked_above.task_id
         if above_id != task.inherited_from:
             state.touch(task)

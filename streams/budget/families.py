@@ -37,33 +37,33 @@ def check_parent(state: PartitionState, task_id: str, parent_id: str) -> None:
         if above.task_id == task_id:
             raise InvalidFieldError(field, parent_id, "a task that is not below this one")
         depth += 1
-        above = above.parent
+        above = None if above.parent_id is None else state.tasks[above.parent_id]
     if depth > DEPTH_MAX:
         raise InvalidFieldError(field, parent_id, f"a family of at most {DEPTH_MAX} levels")
 
 
 def link(state: PartitionState, task: Task, parent: Task) -> None:
     """Put a task below its parent; what it has used already rolls up."""
-    task.parent = parent
-    state.children.setdefault(parent.task_id, {})[task.task_id] = task
+    task.parent_id = parent.task_id
+    state.children.setdefault(parent.task_id, set()).add(task.task_id)
     if task.tokens.used or task.cost.used:
         roll_up(state, task, task.tokens.used, task.cost.used)
 
 
 def unlink(state: PartitionState, task: Task) -> None:
     """Take a task that leaves memory from its parent's children."""
-    if task.parent is None:
+    if task.parent_id is None:
         return
-    siblings = state.children[task.parent.task_id]
-    del siblings[task.task_id]
+    siblings = state.children[task.parent_id]
+    siblings.remove(task.task_id)
     if not siblings:
-        del state.children[task.parent.task_id]
+        del state.children[task.parent_id]
 
 
 def roll_up(state: PartitionState, task: Task, milli_tokens: int, nano_dollars: int) -> bool:
     """Add usage to every ancestor's task cells; tell whether one of them crossed a level."""
     crossed = False
-    for ancestor in task.ancestors():
+    for ancestor in state.ancestors(task):
         state.touch(ancestor)
         ancestor.last_ms = state.clock_ms
         ancestor.tokens.used += milli_tokens
@@ -79,8 +79,8 @@ def roll_up(state: PartitionState, task: Task, milli_tokens: int, nano_dollars: 
 
 def _height(state: PartitionState, task_id: str) -> int:
     """How many levels of tasks stand below one."""
-    height, level = 0, list(state.children.get(task_id, {}))
+    height, level = 0, list(state.children.get(task_id, ()))
     while level:
         height += 1
-        level = [child for one in level for child in state.children.get(one, {})]
+        level = [child for one in level for child in state.children.get(one, ())]
     return height

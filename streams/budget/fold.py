@@ -120,7 +120,7 @@ def open_task_count(state: PartitionState) -> int:
 
 
 def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
-    task = state.tasks.get(event.subject)
+    task = state.tasks.awake.get(event.subject) or state.tasks.get(event.subject)
     if task is None:
         check_task_id("subject", event.subject)
     source, mark = event.source, mark_of(event)
@@ -187,8 +187,8 @@ def _fold_start(state: PartitionState, task: Task | None, event: TaskStarted) ->
         return task
     task = fold_task_started(state, task, event)
     _touched(state, task, event)
-    settle(state, task, *task.ancestors())
-    if task.parent is not None:
+    settle(state, task, *state.ancestors(task))
+    if task.parent_id is not None:
         settle_below(state, task)
     return task
 
@@ -228,7 +228,7 @@ def _set_mode(state: PartitionState, event: ModeSet) -> None:
     if (event.data.mode, event.data.by == BREAKER) == before:
         return
     state.previous_mode, state.mode, state.mode_by = state.mode, event.data.mode, event.data.by
-    for task_id in sorted(state.tasks):
+    for task_id in sorted(state.tasks.awake):  # who is held is never asleep
         if not state.tasks[task_id].is_ended:
             redecide(state, state.tasks[task_id])
 

@@ -3,6 +3,8 @@
 Source: budget model, "Latency" and "Impossible durations".
 """
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from streams.budget.ladder import NEVER
@@ -61,10 +63,19 @@ def schedule_latency(state: PartitionState, task: Task) -> None:
     execution = open_execution(task)
     if execution is None or task.open_phase is None:
         return
-    for name, cell in (("", task.latency), (task.open_phase, task.phases[task.open_phase].latency)):
+    for name, at_ms in levels_due(task, execution, task.open_phase, state.clock_ms):
+        state.schedule(at_ms, task.task_id, name, LEVEL_DUE)
+
+
+def levels_due(
+    task: Task, execution: Execution, open_phase: str, after_ms: int
+) -> Iterator[tuple[str, int]]:
+    """Yield the phase ("" for the task) of a latency cell, and when it comes to its next level."""
+    for name, cell in (("", task.latency), (open_phase, task.phases[open_phase].latency)):
         at_ms = due_ms(task, cell, execution)
-        if state.clock_ms < at_ms < NEVER:
-            state.schedule(at_ms, task.task_id, name, LEVEL_DUE)
+        if after_ms < at_ms < NEVER:
+            yield name, at_ms
 
 
-LEVEL_DUE, STUCK_DUE, ABANDONED_DUE, REMOVAL_DUE = range(4)
+# What an entry of the heap is about; of two at the same time the lower number comes first.
+WAKE_DUE, LEVEL_DUE, STUCK_DUE, ABANDONED_DUE, REMOVAL_DUE = range(-1, 4)

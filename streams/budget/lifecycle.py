@@ -78,7 +78,7 @@ def fold_task_started(state: PartitionState, task: Task | None, event: TaskStart
         task.unflag("inferred")
         task.limits_version += 1
     over = set_limits(state, task)
-    if data.parent_task_id is not None and task.parent is None:
+    if data.parent_task_id is not None and task.parent_id is None:
         parent = state.tasks.get(data.parent_task_id) or open_task(state, data.parent_task_id)
         link(state, task, parent)
     emit_lifecycle(state, task, "started", Told(by=data.by, overshoot=over))
@@ -159,7 +159,6 @@ def forget(state: PartitionState, task: Task) -> None:
     """
     if task.task_id in state.children:
         return
-    parent = task.parent
     unlink(state, task)
     del state.tasks[task.task_id]
     state.emit(Topic.TASKS, "stoploss.task.state", task.task_id, None)
@@ -168,6 +167,7 @@ def forget(state: PartitionState, task: Task) -> None:
     if task.is_changed:
         state.changed.remove(task)
     state.release(task.policy)
+    parent = None if task.parent_id is None else state.tasks[task.parent_id]
     if parent is not None and parent.ended_ms is not None:
         due_ms = parent.ended_ms + parent.policy.clock.retention_ms
         if due_ms <= state.clock_ms:

@@ -110,7 +110,7 @@ def emit_lifecycle(
             limits=limits,
             limits_version=task.limits_version,
             policy=task.policy_ref(),
-            parent_task_id=None if task.parent is None else task.parent.task_id,
+            parent_task_id=task.parent_id,
             planned_phases=list(task.limits.planned),
             owner=task.owner,
             team=task.team,

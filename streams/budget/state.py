@@ -24,6 +24,7 @@ from streams.budget.effects import Effect
 from streams.budget.ladder import CONTINUE, NEVER, Line, next_at
 from streams.budget.limits import Grant, Limits, NamedAmounts, TaskClass, compute_limits
 from streams.budget.policy import Policy
+from streams.budget.tasks import Tasks
 
 BREAKER = "breaker"  # the `by` of a mode that the circuit breaker has set
 POLICY_KEY = "policy/"
@@ -182,7 +183,7 @@ class Task(Struct, kw_only=True, gc=False, eq=False):
     importance: Importance = Importance.MEDIUM
     justification: str | None = None
     approved: bool | None = None
-    parent: "Task | None" = None
+    parent_id: str | None = None
     planned: tuple[str, ...] | None = None
     multiplier: str | None = None
     overrides: NamedAmounts = ()
@@ -225,13 +226,6 @@ class Task(Struct, kw_only=True, gc=False, eq=False):
         if name in self.flags:
             self.flags = tuple(flag for flag in self.flags if flag != name)
 
-    def ancestors(self) -> Iterator["Task"]:
-        """Yield the parent, its parent, and so on."""
-        above = self.parent
-        while above is not None:
-            yield above
-            above = above.parent
-
     def cells(self) -> Iterator[tuple[str | None, int, Cell]]:
         """Yield (phase or None, index into METRICS, cell): the task's first, then by phase."""
         yield None, 0, self.tokens
@@ -264,8 +258,8 @@ class PartitionState(Struct, kw_only=True):
     previous_mode: Mode | None = None
     policy: Policy | None = None  # the last policy.set; none yet: `default_policy`
     policies: dict[str, int] = field(default_factory=dict)  # by hash: references of tasks and ours
-    tasks: dict[str, Task] = field(default_factory=dict)
-    children: dict[str, dict[str, Task]] = field(default_factory=dict)  # by the parent's id
+    tasks: Tasks = field(default_factory=Tasks)
+    children: dict[str, set[str]] = field(default_factory=dict)  # ids, by the parent's
     sequences: dict[str, int] = field(default_factory=dict)  # of events for the whole partition
     recent: list[int] | None = None
     checkpoint_ms: int = 0
@@ -279,6 +273,7 @@ class PartitionState(Struct, kw_only=True):
     due: list[tuple[int, str, str, int]] = field(default_factory=list)  # see `clock`
     next_due_ms: int = NEVER
     open_tasks: int = 0
+    known_policies: dict[str, Policy] = field(default_factory=dict)  # what `policies` counts
     checkpoint_due_ms: int = 0
     limits_cache: dict[tuple[str, TaskClass], Limits] = field(default_factory=dict)
 
@@ -286,6 +281,12 @@ class PartitionState(Struct, kw_only=True):
     def active_policy(self) -> Policy:
         """The policy that a task which starts now gets."""
         return self.policy or self.default_policy
+
+    def ancestors(self, task: Task) -> Iterator[Task]:
+        """Yield the parent of a task, its parent, and so on."""
+        while task.parent_id is not None:
+            task = self.tasks[task.parent_id]
+            yield task
 
     def limits_for(self, policy: Policy, task: TaskClass, named: tuple[str, ...] = ()) -> Limits:
         """Return the limits of a class, computed once for all of its tasks."""
@@ -308,6 +309,7 @@ class PartitionState(Struct, kw_only=True):
         """Count a reference to a policy; the first one stores it whole."""
         count = self.policies.get(policy.hash, 0)
         self.policies[policy.hash] = count + 1
+        self.known_policies[policy.hash] = policy
         if not count:
             data = PolicyStateData(hash=policy.hash, version=policy.version, policy=policy.document)
             self.emit(Topic.TASKS, "stoploss.policy.state", POLICY_KEY + policy.hash, data)
@@ -316,7 +318,7 @@ class PartitionState(Struct, kw_only=True):
         """Drop a reference; the last one removes the stored policy."""
         self.policies[policy.hash] -= 1
         if not self.policies[policy.hash]:
-            del self.policies[policy.hash]
+            del self.policies[policy.hash], self.known_policies[policy.hash]
             self.emit(Topic.TASKS, "stoploss.policy.state", POLICY_KEY + policy.hash, None)
 
     def touch(self, task: Task) -> None:

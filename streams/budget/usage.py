@@ -59,13 +59,13 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
         _raise_levels(state, task, name, phase)
     if latency_ms:
         schedule_latency(state, task)
-    if task.parent is not None:
+    if task.parent_id is not None:
         has_crossed |= roll_up(state, task, metered, cost)
     if execution.revision or task.is_ended:
         execution.outcome = execution.outcome or ExecutionOutcome.OPEN_AT_END
         emit_execution(state, task, name, phase, execution)
     if has_crossed:
-        settle(state, task, *task.ancestors())
+        settle(state, task, *state.ancestors(task))
     return task
 
 

@@ -20,6 +20,7 @@ from schemas.topics import Topic
 from streams.budget.effects import Refused
 from streams.budget.fold import fold, open_task_count
 from streams.budget.policy import Policy
+from streams.budget.sleep import Sleep
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
 from streams.kafka.appender import Appender
@@ -252,6 +253,7 @@ class _Run:
         self._shared, self._state, self._writer = shared, state, writer
         self._inbox, self._figures, self._on_committed = inbox, figures, committed
         self._publisher = Publisher(shared.settings, state.partition)
+        self._sleep = Sleep(state)
         self._open: OpenBatch | None = None
         self._lag = 0
         self._unread = 0
@@ -320,6 +322,7 @@ class _Run:
         await batch.commit()
         assert state.next_offset == next_offset, "folded while committing"
         self._stand()
+        self._sleep.step()
         self._on_committed(next_offset)
         self._shared.metrics.committed(
             state.partition,

@@ -1,9 +1,13 @@
 """The state of a partition, from what its last owner committed to `tasks`."""
 
+import asyncio
+
 from streams.budget.policy import Policy
-from streams.budget.snapshot import restore
+from streams.budget.restore import Restoring
 from streams.budget.state import PartitionState
 from streams.kafka.ports import PartitionReader
+
+TASKS_AT_ONCE = 100  # 3 ms, in which the process's other partitions wait
 
 
 async def restore_partition(
@@ -20,15 +24,15 @@ async def restore_partition(
     """
     tasks.seek(await tasks.first_offset())
     end = await tasks.end_offset()
-    last: dict[str, bytes] = {}
+    restoring = Restoring(partition, default_policy)
     offset = await tasks.first_offset()
     while offset < end:
         for chunk in await tasks.read():
             for record in chunk.records:
                 key = (record.key or b"").decode(errors="replace")
-                if record.value is None:
-                    last.pop(key, None)
-                else:
-                    last[key] = record.value
+                restoring.put(key, record.value)
             offset = chunk.next_offset
-    return restore(partition, last.items(), default_policy)
+    for count, _ in enumerate(restoring.finish(), 1):
+        if not count % TASKS_AT_ONCE:
+            await asyncio.sleep(0)
+    return restoring.state

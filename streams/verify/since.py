@@ -164,7 +164,7 @@ class Families:
                 (self._known if known else self._unknown).add(data.task_id)
         task = None if isinstance(event, Refusal) else state.tasks.get(event.subject)
         if task is not None:
-            chain = {task.task_id, *(above.task_id for above in task.ancestors())}
+            chain = {task.task_id, *(above.task_id for above in state.ancestors(task))}
             if chain & self._unknown and chain - self._unknown:
                 self._unknown.update(_family(state, task))
 
@@ -180,13 +180,13 @@ class Families:
 
 def _family(state: PartitionState, task: Task) -> Iterator[str]:
     root = task.task_id
-    for above in task.ancestors():
+    for above in state.ancestors(task):
         root = above.task_id
     waiting = [root]
     while waiting:
         one = waiting.pop()
         yield one
-        waiting += state.children.get(one, {})
+        waiting += state.children.get(one, ())
 
 
 class Since:

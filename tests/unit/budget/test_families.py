@@ -180,7 +180,7 @@ def test_a_parent_is_remembered_while_a_child_is() -> None:
         usage CHILD THINK 6_000 +23h  → ROOT notice
         tick +1h                      → CHILD gone from tasks; ROOT gone from tasks
     """)
-    assert world.state.tasks == {}
+    assert list(world.state.tasks) == []
     assert world.state.children == {}
 
 
@@ -195,7 +195,7 @@ def test_a_parent_waits_for_the_last_of_its_children() -> None:
         tick +23h       → ONE gone from tasks
         tick +1h        → TWO gone from tasks; ROOT gone from tasks
     """)
-    assert world.state.tasks == {}
+    assert list(world.state.tasks) == []
 
 
 def test_a_parent_that_ends_later_outlives_its_children() -> None:
@@ -213,7 +213,7 @@ def test_a_parent_that_ends_later_outlives_its_children() -> None:
         tick +23h                     → TWO gone from tasks
         tick +1h                      → ROOT gone from tasks
     """)
-    assert world.state.tasks == {}
+    assert list(world.state.tasks) == []
 
 
 def test_usage_below_keeps_an_ancestor_from_being_abandoned() -> None:

@@ -147,7 +147,7 @@ def standing(state: PartitionState) -> dict[str, Any]:
             task.inherited_from,
             [(where, index, cell.used, cell.level) for where, index, cell in task.cells()],
         )
-        for task_id, task in sorted(state.tasks.items())
+        for task_id, task in sorted((one.task_id, one) for one in state.tasks.values())
     }
 
 

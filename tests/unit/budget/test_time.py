@@ -70,7 +70,7 @@ def test_a_task_that_nothing_was_decided_for_leaves_no_decision_behind() -> None
     """)
     gone = [line for line in all_said(world) if "gone" in line]
     assert gone == ["TASK-1 gone from tasks", f"policy/{world.default_policy.hash} gone from tasks"]
-    assert world.state.tasks == {}
+    assert list(world.state.tasks) == []
 
 
 def test_what_is_due_in_the_same_event_as_a_change_is_decided_first() -> None:

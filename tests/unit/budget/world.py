@@ -19,8 +19,11 @@ from schemas.topics import Topic
 from streams.budget.effects import Effect, Refused
 from streams.budget.encode import ENCODER, EffectEncoder, Encoded
 from streams.budget.fold import fold
+from streams.budget.ladder import REVIEW
 from streams.budget.policy import Policy, builtin_policy
-from streams.budget.snapshot import drain_changes, partition_state, restore, task_state
+from streams.budget.restore import restore
+from streams.budget.sleep import Patience, Sleep
+from streams.budget.snapshot import drain_changes, partition_state, task_state
 from streams.budget.state import PartitionState, Task, new_partition
 
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -43,6 +46,8 @@ class World:
     def __init__(self, policy: Policy | None = None) -> None:
         self.default_policy = policy or builtin_policy()
         self.state = new_partition(PARTITION, self.default_policy)
+        self.dozing = new_partition(PARTITION, self.default_policy)
+        self._sleep = Sleep(self.dozing, Patience(idle_ms=0, look_every_ms=0))
         self.records: dict[str, bytes] = {}
         self.offset = 0
         self.clock_ms = START_MS
@@ -62,6 +67,7 @@ class World:
         event = decode_event(value)
         effects = list(fold(self.state, event, offset=self.offset, append_ms=at_ms))
         self._fold_restarted(cause, at_ms, effects)
+        self._fold_dozing(cause, at_ms, effects)
         self._check_published(effects)
         if is_refused(effects):
             assert snapshot(self.state) == before, "a refused event left a trace"
@@ -133,6 +139,22 @@ class World:
         topics = (effect.topic for effect in effects)
         self.output += zip(topics, output, strict=True)
 
+    def _fold_dozing(self, cause: Cause, at_ms: int, effects: list[Effect]) -> None:
+        """The same event, folded by a ledger whose tasks sleep whenever they are not asked for."""
+        dozing = self.dozing
+        event = decode_event(cause.value)
+        caused = list(fold(dozing, event, offset=self.offset, append_ms=at_ms))
+        assert [encoded(one, self.clock_ms, cause) for one in caused] == [
+            encoded(one, self.clock_ms, cause) for one in effects
+        ], "sleep changed what was published"
+        written = {one.key: encoded(one, self.clock_ms).value for one in drain_changes(dozing)}
+        stored = {key: self.records.get(key) for key in written}
+        assert stored == written, "sleep changed what is stored"
+        self._sleep.step()
+        assert all(
+            task.verdict >= REVIEW and not task.is_ended for task in dozing.tasks.awake.values()
+        ), "somebody is awake"
+
     def _store(self, effect: Effect) -> None:
         value = encoded(effect, self.clock_ms).value
         if value is None:
@@ -179,7 +201,8 @@ def restored(records: dict[str, bytes], policy: Policy) -> PartitionState:
 def snapshot(state: PartitionState) -> dict[str, Any]:
     """All that a restart would read, but for the clock and the next offset."""
     own = msgspec.structs.replace(partition_state(state), next_offset=0, clock="", clock_ms=0)
-    tasks = {name: ENCODER.encode(task_state(task)) for name, task in sorted(state.tasks.items())}
+    names = sorted(state.tasks)
+    tasks = {name: ENCODER.encode(task_state(state.tasks[name])) for name in names}
     policies = dict(sorted(state.policies.items()))
     children = {name: sorted(found) for name, found in sorted(state.children.items())}
     return {
