@@ -6,11 +6,11 @@ A task at block takes its open descendants with it. Source: budget model, "Modes
 
 from collections.abc import Iterator
 
-from schemas.fields import Cause, Importance, Mode, UnenforcedReason
+from schemas.fields import Importance, Mode, UnenforcedReason
 from schemas.outputs import Decision
 from schemas.topics import Topic
 from streams.budget.amounts import number, ratio
-from streams.budget.explain import cell_ref, explanation, message
+from streams.budget.explain import cause, cell_ref, message, spent
 from streams.budget.ladder import BLOCK, LEVELS, REVIEW, WARN
 from streams.budget.latency import used_ms
 from streams.budget.limits import LATENCY, METRICS
@@ -98,9 +98,6 @@ def _emit(state: PartitionState, task: Task, previous: int) -> None:
     cell = judged.cell(name, index)
     reason = unenforced_reason(state.mode, state.mode_by, task.importance, is_ended=task.is_ended)
     used = used_ms(judged, name, cell, state.clock_ms) if index == LATENCY else cell.used
-    cause: Cause | None = None
-    if task.verdict >= WARN:
-        cause, _ = explanation(judged, name, index)
     line = cell.line
     assert line is not None
     text = message(name, index, used, line.limit, task.verdict)
@@ -121,7 +118,7 @@ def _emit(state: PartitionState, task: Task, previous: int) -> None:
             limit=number(line.limit, METRICS[index]),
             ratio=ratio(used, line.limit),
             message=f"{judged.task_id}, above this task: {text}" if inherits else text,
-            cause=cause,
+            cause=None if task.verdict < WARN else cause(judged, name, index, spent(judged, name)),
             mode=state.mode,
             policy=task.policy_ref(),
             limits_version=task.limits_version,

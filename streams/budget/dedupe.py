@@ -37,6 +37,15 @@ def is_seen(owner: Task | PartitionState, source: str, mark: int) -> bool:
     return owner.recent is not None and ~mark in owner.recent
 
 
+def remember_of_task(task: Task, source: str, mark: int) -> None:
+    """Note that an event of a task is folded; while there is room its sources keep their places."""
+    sequences = task.sequences
+    if mark >= 0 and source in sequences and len(sequences) < SOURCES_MAX:
+        sequences[source] = mark
+    else:
+        remember(task, source, mark, task.policy.dedupe_recent)
+
+
 def remember(owner: Task | PartitionState, source: str, mark: int, recent_max: int) -> None:
     """Note that the event with this mark is folded."""
     if mark >= 0:

@@ -8,7 +8,7 @@ from schemas.fields import ExecutionOutcome
 from schemas.outputs import Breach
 from schemas.topics import Topic
 from streams.budget.amounts import number, ratio
-from streams.budget.explain import cell_ref, explanation
+from streams.budget.explain import cause, cell_ref, evidence, spent
 from streams.budget.ladder import (
     BLOCK,
     LEVELS,
@@ -133,7 +133,7 @@ def _emit_breach(
 ) -> None:
     assert cell.line is not None
     metric = METRICS[index]
-    cause, evidence = explanation(task, name, index) if level >= WARN else (None, {})
+    used_up = spent(task, name) if level >= WARN else None
     state.emit(
         Topic.BREACHES,
         "stoploss.breach",
@@ -147,8 +147,8 @@ def _emit_breach(
             limits_version=task.limits_version,
             level=LEVELS[level],
             withdrawn=withdrawn,
-            cause=cause,
-            evidence=evidence,
+            cause=None if used_up is None else cause(task, name, index, used_up),
+            evidence={} if used_up is None else evidence(task, name, index, used_up),
             input=state.input_ref(),
         ),
     )

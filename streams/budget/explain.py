@@ -5,9 +5,11 @@ Source: budget model, "Breach explanations". The thresholds are the policy's.
 
 from fractions import Fraction
 
+from msgspec import Struct
+
 from schemas.fields import Cause, Metric, Number, Scope
 from schemas.outputs import Cell as CellRef
-from streams.budget.amounts import NANO_PER_DOLLAR, number
+from streams.budget.amounts import MILLI_PER_TOKEN, NANO_PER_DOLLAR, number
 from streams.budget.ladder import BLOCK, CONTINUE, NOTICE, REVIEW, WARN
 from streams.budget.limits import LATENCY, METRICS
 from streams.budget.state import COUNTER_NAMES, Cell, Counters, Execution, Task
@@ -47,50 +49,69 @@ def counters_json(counters: Counters, *, zeros: bool) -> dict[str, Number]:
     return found
 
 
-def explanation(task: Task, name: str | None, index: int) -> tuple[Cause, dict[str, Number]]:
-    """Return the cause of a crossing and its evidence, from the cell's own executions."""
-    executions = [
-        execution
-        for phase_name, phase in task.phases.items()
-        if name in (None, phase_name)
-        for execution in phase.executions
-    ]
-    counters = counters_of(executions)
-    repeated = sum(execution.metered for execution in executions if execution.attempt > 1)
-    metered = sum(execution.metered for execution in executions)
-    evidence = counters_json(counters, zeros=False)
-    evidence["metered_tokens"] = number(metered, Metric.TOKENS)
-    evidence["attempts"] = max((execution.attempt for execution in executions), default=0)
-    if repeated:
-        evidence["repeated_tokens"] = number(repeated, Metric.TOKENS)
+class Spent(Struct, frozen=True, gc=False):
+    """What a cell's own executions have used; `repeated` of it in attempt 2 and later."""
+
+    counters: Counters
+    attempts: int
+    metered: int  # milli-tokens
+    repeated: int
+
+
+def spent(task: Task, name: str | None) -> Spent:
+    """Return what a phase's executions have used, or all of a task's."""
+    if name is None:
+        executions = [one for phase in task.phases.values() for one in phase.executions]
+    else:
+        executions = task.phases[name].executions
+    return Spent(
+        counters_of(executions),
+        max((one.attempt for one in executions), default=0),
+        sum(one.metered for one in executions),
+        sum(one.metered for one in executions if one.attempt > 1),
+    )
+
+
+def evidence(task: Task, name: str | None, index: int, used: Spent) -> dict[str, Number]:
+    """Return the figures that a cause rests on."""
+    found = counters_json(used.counters, zeros=False)
+    found["metered_tokens"] = number(used.metered, Metric.TOKENS)
+    found["attempts"] = used.attempts
+    if used.repeated:
+        found["repeated_tokens"] = number(used.repeated, Metric.TOKENS)
     line = task.cell(name, index).line
     if line is not None and line.computed is not None:
-        evidence["computed_limit"] = number(line.computed, METRICS[index])
-    return _cause(task, name, index, counters, metered, repeated), evidence
+        found["computed_limit"] = number(line.computed, METRICS[index])
+    return found
 
 
-def _cause(
-    task: Task, name: str | None, index: int, counters: Counters, metered: int, repeated: int
-) -> Cause:
-    rules = task.policy.explanations
+def cause(task: Task, name: str | None, index: int, used: Spent) -> Cause:
+    """Return why a cell was crossed."""
+    rules, counters = task.policy.explanations, used.counters
     line = task.cell(name, index).line
     if line is not None and line.computed is not None and line.limit < line.computed:
         return Cause.OVERRIDE_TOO_LOW
     missing = counters.unknown_usage + counters.estimated_usage
-    if missing and missing >= Fraction(rules.missing_share) * counters.model_calls:
+    if missing and _reaches(missing, rules.missing_share, counters.model_calls):
         return Cause.MISSING_USAGE
     if index == LATENCY and _within(task.cell(name, 0)):
         return Cause.SLOW_MODEL
-    if metered and repeated >= Fraction(rules.backtracking_share) * metered:
+    if used.metered and _reaches(used.repeated, rules.backtracking_share, used.metered):
         return Cause.BACKTRACKING
-    output = counters.output_tokens * 1_000
-    if metered and output <= Fraction(rules.inefficient_output_share) * metered:
+    output = counters.output_tokens * MILLI_PER_TOKEN
+    share = rules.inefficient_output_share
+    if used.metered and output * share.denominator <= share.numerator * used.metered:
         return Cause.INEFFICIENT
     if counters.files_read >= rules.research_files_read:
         return Cause.EXTENSIVE_RESEARCH
     if counters.model_calls >= rules.iteration_model_calls:
         return Cause.ITERATION
     return Cause.UNCLASSIFIED
+
+
+def _reaches(part: int, share: Fraction, whole: int) -> bool:
+    """Tell whether part ≥ share × whole, in whole numbers: a product of fractions takes ten times as long."""
+    return part * share.denominator >= share.numerator * whole
 
 
 def _within(cell: Cell) -> bool:

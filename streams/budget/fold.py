@@ -37,7 +37,7 @@ from schemas.outputs import DeadLetterDetail, Lifecycle
 from schemas.topics import Topic
 from streams.budget.clock import advance, next_deadline_ms
 from streams.budget.decide import redecide, settle, settle_below
-from streams.budget.dedupe import SOURCES_MAX, is_seen, mark_of, remember
+from streams.budget.dedupe import is_seen, mark_of, remember, remember_of_task
 from streams.budget.effects import Effect, Refused
 from streams.budget.executions import check_phase, fold_phase_ended, fold_phase_started
 from streams.budget.families import check_task_id
@@ -96,7 +96,7 @@ def fold(
     try:
         match event:
             case PhaseUsage():
-                _fold_task_event(state, event)
+                _fold_usage(state, event)
             case Refusal():
                 _refuse(state, event.reason, event.detail, None)
             case AllGranted() | ModeSet() | PolicySet() | ClockTick():
@@ -119,22 +119,28 @@ def open_task_count(state: PartitionState) -> int:
     return state.open_tasks
 
 
-def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
-    task = state.tasks.awake.get(event.subject) or state.tasks.get(event.subject)
+def _fold_usage(state: PartitionState, event: PhaseUsage) -> None:
+    """As `_fold_task_event`, in fewer steps: nearly all events pass here."""
+    subject = event.subject
+    task = state.tasks.awake.get(subject) or state.tasks.get(subject)
     if task is None:
-        check_task_id("subject", event.subject)
-    source, mark = event.source, mark_of(event)
-    if task is not None and is_seen(task, source, mark):
+        check_task_id("subject", subject)
+    mark = mark_of(event)
+    if task is not None and is_seen(task, event.source, mark):
         return
     state.event_id = event.id
-    if isinstance(event, PhaseUsage):
-        task = fold_usage(state, task, event)
-    else:
-        task = _apply(state, task, event)
-    if mark >= 0 and source in task.sequences and len(task.sequences) < SOURCES_MAX:
-        task.sequences[source] = mark
-    else:
-        remember(task, source, mark, task.policy.dedupe_recent)
+    remember_of_task(fold_usage(state, task, event), event.source, mark)
+
+
+def _fold_task_event(state: PartitionState, event: RareEvent) -> None:
+    task = state.tasks.get(event.subject)
+    if task is None:
+        check_task_id("subject", event.subject)
+    mark = mark_of(event)
+    if task is not None and is_seen(task, event.source, mark):
+        return
+    state.event_id = event.id
+    remember_of_task(_apply(state, task, event), event.source, mark)
 
 
 def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:

@@ -8,6 +8,7 @@ import hashlib
 import re
 import tomllib
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -64,9 +65,9 @@ class PhaseBase(Struct, frozen=True):
 class Explanations(Struct, frozen=True):
     """What a cause needs to be named."""
 
-    missing_share: Decimal
-    backtracking_share: Decimal
-    inefficient_output_share: Decimal
+    missing_share: Fraction
+    backtracking_share: Fraction
+    inefficient_output_share: Fraction
     research_files_read: int
     iteration_model_calls: int
 
@@ -383,9 +384,9 @@ def _read_explanations(reader: Reader) -> Explanations:
         return reader.decimal(name, at_least=0, at_most=1, places=DECIMAL_PLACES)
 
     found = Explanations(
-        missing_share=share("missing_share"),
-        backtracking_share=share("backtracking_share"),
-        inefficient_output_share=share("inefficient_output_share"),
+        missing_share=Fraction(share("missing_share")),
+        backtracking_share=Fraction(share("backtracking_share")),
+        inefficient_output_share=Fraction(share("inefficient_output_share")),
         research_files_read=reader.whole("research_files_read", 1, 10**9),
         iteration_model_calls=reader.whole("iteration_model_calls", 1, 10**9),
     )

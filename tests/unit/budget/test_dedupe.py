@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.topics import Topic
-from streams.budget import dedupe, fold
+from streams.budget import dedupe
 from streams.budget.dedupe import SOURCES_MAX
 from streams.budget.policy import policy_from_toml
 from tests.unit.budget.story import all_said, story
@@ -104,8 +104,7 @@ def test_of_too_many_sources_the_one_silent_for_longest_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert SOURCES_MAX == 256
-    for room in (dedupe, fold):
-        monkeypatch.setattr(room, "SOURCES_MAX", 3)
+    monkeypatch.setattr(dedupe, "SOURCES_MAX", 3)
     world = story("""
         usage TASK-1 PR 1     seq=5 source=a
         usage TASK-1 PR 20    seq=5 source=b
