@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, TextIO
 import typer
 
 from schemas.encode import encode_event
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFieldError, InvalidFileError
 from schemas.topics import Topic
 from streams.cli.exits import say
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
@@ -109,9 +109,8 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     except OSError as error:
-        raise InvalidFieldError(
-            "--out", str(out), f"a file that you can write ({error.strerror})"
-        ) from None
+        problem = error.strerror or str(error)
+        raise InvalidFileError("--out", out, "a file that you can write", problem) from None
     with os.fdopen(descriptor, "wb") as file:
         yield file
 

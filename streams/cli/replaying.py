@@ -69,7 +69,7 @@ def replay(
     """
     if source is not None and source not in source_names():
         raise InvalidFieldError("--source", source, f"one of {', '.join(source_names())}")
-    policy = None if policy_file is None else policy_of_file(policy_file)
+    policy = None if policy_file is None else policy_of_file(policy_file, "--policy")
     with progress("folding", in_bytes=True) as advance:
         log = read_events(
             files,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFieldError, InvalidFileError
 from schemas.topics import DEFAULT_PREFIX, MESSAGE_BYTES_MAX, PARTITIONS_PRODUCTION, Topic
 from schemas.topics import topic_name as name_of_topic
 
@@ -151,13 +151,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         try:
             context = ssl.create_default_context(cafile=self.ssl_cafile)
         except OSError as error:
-            raise InvalidFieldError("ssl_cafile", self.ssl_cafile, f"a CA file ({error})") from None
+            problem = error.strerror or str(error)
+            raise InvalidFileError("ssl_cafile", self.ssl_cafile, "a CA file", problem) from None
         if self.ssl_certfile is not None:
             try:
                 context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, self._key_password)
             except OSError as error:
-                raise InvalidFieldError(
-                    "ssl_certfile", self.ssl_certfile, f"a certificate and its key ({error})"
+                problem = error.strerror or str(error)
+                raise InvalidFileError(
+                    "ssl_certfile", self.ssl_certfile, "a certificate and its key", problem
                 ) from None
         return context
 
@@ -247,11 +249,13 @@ def _from_file(environ: Mapping[str, str], file: Path | None) -> list[tuple[str,
     path = file or Path(environ.get("STOPLOSS_CONFIG", FILE_NAME))
     try:
         document = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        if named:
-            raise InvalidFieldError("STOPLOSS_CONFIG", str(path), "a file that exists") from None
-        return []
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not named:
+            return []
+        field = "STOPLOSS_CONFIG" if named else "settings"
+        problem = error.strerror or str(error)
+        raise InvalidFileError(field, path, "a file that can be read", problem) from None
+    except ValueError as error:
         raise InvalidFieldError(str(path), str(error), "TOML") from None
     found = []
     for name, value in document.items():

@@ -78,7 +78,8 @@ def test_the_file_of_the_current_folder_is_read(
         ),
         pytest.param(
             {"STOPLOSS_CONFIG": "no/such.toml"},
-            "STOPLOSS_CONFIG: 'no/such.toml' is not allowed; use a file that exists",
+            "STOPLOSS_CONFIG: 'no/such.toml' is not allowed; "
+            "use a file that can be read (No such file or directory)",
             id="a file that is not there",
         ),
     ],
