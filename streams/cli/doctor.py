@@ -16,7 +16,7 @@ from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.reading import Beat, LedgerView, Log, opened
 from streams.cli.shot import ask_place
-from streams.cli.show import console, duration, plain, print_json, table
+from streams.cli.show import console, counted, duration, plain, print_json, table
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 
@@ -108,7 +108,7 @@ async def _examine(settings: Settings) -> DoctorAnswer:
         findings.append(
             Finding(
                 settings.topic(Topic.TASKS),
-                f"{view.unreadable} records cannot be read",
+                f"{counted(view.unreadable, 'record')} cannot be read",
                 "use the same version of stoploss as the ledger, or a newer one",
             )
         )
@@ -179,7 +179,7 @@ def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
     findings = []
     for each in facts:
         about = f"partition {each.partition}"
-        waiting = f"; {each.lag:,} events wait" if each.lag else ""
+        waiting = f"; {counted(each.lag, 'event waits', 'events wait')}" if each.lag else ""
         age_ms = each.heartbeat_age_ms
         if age_ms is None or age_ms > LEDGER_SILENT_AFTER_MS:
             since = "no heartbeat" if age_ms is None else f"last heartbeat {duration(age_ms)} ago"
@@ -274,7 +274,7 @@ def _show(answer: DoctorAnswer) -> None:
                 "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
             )
         out.print(made)
-        out.print(f"{answer.open_tasks} tasks are open")
+        out.print(counted(answer.open_tasks, "task is open", "tasks are open"))
     if not answer.findings:
         out.print("nothing is wrong", style="green")
     for finding in answer.findings:

@@ -36,7 +36,16 @@ from streams.cli.options import (
 )
 from streams.cli.reading import Log
 from streams.cli.shot import ask
-from streams.cli.show import amount, console, metric_name, percent, plain, print_json, verdict_text
+from streams.cli.show import (
+    all_partitions,
+    amount,
+    console,
+    metric_name,
+    percent,
+    plain,
+    print_json,
+    verdict_text,
+)
 from streams.cli.tables import decision_message
 from streams.cli.values import choice
 
@@ -271,7 +280,7 @@ def _show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:
         counts.update({verdict.value: count for verdict, count in partition.decisions.items()})
     decided = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     said = f"; decided anew: {decided}" if decided else "; no decision changed by it"
-    print(f"{what} in all {len(outcome.partitions)} partitions{said}")
+    print(f"{what} in {all_partitions(len(outcome.partitions))}{said}")
 
 
 def _multiplier(text: str | None) -> Decimal | None:

@@ -24,7 +24,7 @@ from streams.cli.operating import AllOutcome, operate_on_all
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, By, Dir, Json, TimeoutS, named
 from streams.cli.reading import Log
 from streams.cli.shot import ask
-from streams.cli.show import print_json
+from streams.cli.show import all_partitions, print_json
 
 FILE_BYTES_MAX = 1024 * 1024
 BUILTIN_ORIGIN = "built-in"
@@ -110,8 +110,8 @@ def apply(
     if as_json:
         print_json(outcome)
     else:
-        count = len(outcome.partitions)
-        print(f"policy {policy.version} ({policy.hash}) runs in all {count} partitions")
+        where = all_partitions(len(outcome.partitions))
+        print(f"policy {policy.version} ({policy.hash}) runs in {where}")
 
 
 @app.command()
