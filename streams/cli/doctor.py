@@ -160,19 +160,28 @@ async def _partition(
     begin = await log.reader(Topic.EVENTS, partition).first_offset()
     beat = beats.get(partition)
     folded = begin if state is None else state.next_offset
-    # Not `end - folded`: the last offsets may be those of a transaction's markers.
-    unread = await anext(
-        (each.offset async for each in log.records(Topic.EVENTS, partition, folded)), None
-    )
     return PartitionFacts(
         partition=partition,
         next_offset=None if state is None else state.next_offset,
         end_offset=end,
-        lag=0 if unread is None else end - unread,
+        lag=await _lag(log, partition, folded, end),
         heartbeat_age_ms=None if beat is None else max(now_ms - beat.at_ms, 0),
         mode=None if state is None else state.mode,
         policy=None if state is None else state.policy,
     )
+
+
+async def _lag(log: Log, partition: int, folded: int, end: int) -> int:
+    """Return how many events wait from the offset `folded` on.
+
+    Few are counted, since a transaction's marker has an offset as well; of many it does not matter.
+    """
+    first, count = end, 0
+    async for record in log.records(Topic.EVENTS, partition, folded):
+        first, count = min(first, record.offset), count + 1
+        if count > LAG_EVENTS_MAX:
+            return end - first
+    return count
 
 
 def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
