@@ -9,10 +9,10 @@ import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from schemas.errors import InvalidFieldError, InvalidFileError
 from schemas.topics import DEFAULT_PREFIX, MESSAGE_BYTES_MAX, PARTITIONS_PRODUCTION, Topic
@@ -41,9 +41,15 @@ REQUEST_BYTES_MAX = MESSAGE_BYTES_MAX
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-PositiveMs = Annotated[int, Meta(gt=0, le=3_600_000)]
-Port = Annotated[int, Meta(gt=0, le=65_535)]
+Prefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="1 to 100 letters, digits, dots, underscores and hyphens",
+    ),
+]
+PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
 Text = Annotated[str, Meta(min_length=1)]
 SECRET = frozenset({"sasl_password", "ssl_key_password"})
 
@@ -53,7 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     bootstrap_servers: Text = "127.0.0.1:9092"
     topic_prefix: Prefix = DEFAULT_PREFIX
-    partitions: Annotated[int, Meta(gt=0, le=10_000)] = PARTITIONS_PRODUCTION
+    partitions: Annotated[int, Meta(ge=1, le=10_000)] = PARTITIONS_PRODUCTION
     replication: Annotated[int, Meta(ge=-1, le=100)] = -1  # -1: the broker's default
     client_id: Text = "stoploss"
     group: Text = "ledger"
@@ -284,11 +290,24 @@ def _converted(where: str, name: str, value: object) -> Any:  # noqa: ANN401 - a
     assert name in _TYPES, name
     try:
         return msgspec.convert(value, _TYPES[name], strict=False)
-    except msgspec.ValidationError as error:
-        choices = [choice for part in get_args(_TYPES[name]) for choice in get_args(part)]
-        literal = [choice for choice in choices or get_args(_TYPES[name]) if type(choice) is str]
-        allowed = ", ".join(literal) or str(error).replace("Expected ", "")
+    except msgspec.ValidationError:
+        allowed = _allowed(inspect.type_info(_TYPES[name]))
         raise InvalidFieldError(where, "…" if name in SECRET else value, allowed) from None
+
+
+def _allowed(found: inspect.Type) -> str:
+    """Return what a setting takes, in words that follow "use"."""
+    match found:
+        case inspect.UnionType(types=types):
+            return _allowed(next(one for one in types if not isinstance(one, inspect.NoneType)))
+        case inspect.Metadata(extra_json_schema={"description": str(said)}):
+            return said
+        case inspect.LiteralType(values=values):
+            return ", ".join(map(str, values))
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number from {low} to {high}"
+        case _:
+            return "a text of at least one character"
 
 
 def _pairs(settings: Settings) -> list[tuple[str, Any]]:
