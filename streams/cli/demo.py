@@ -28,7 +28,7 @@ from streams.cli.publishing import publisher
 from streams.cli.reading import Log, opened
 from streams.cli.running import Signals, everything
 from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, counted, print_json, table
-from streams.cli.tables import tasks_table
+from streams.cli.tables import TasksTable
 from streams.cli.tasks import REFRESH_PER_S, live_view
 from streams.cli.values import number
 from streams.importers.base import import_events
@@ -227,7 +227,7 @@ def _summarise(place: Place, playing: Playing, followed: Followed, *, as_json: b
 
 def _show(answer: DemoAnswer, tasks: TasksAnswer) -> None:
     out = console()
-    out.print(tasks_table(tasks.tasks[:TOP_TASKS]))
+    out.print(TasksTable(tasks.tasks[:TOP_TASKS]))
     if len(tasks.tasks) > TOP_TASKS:
         out.print(Text(f"… and {len(tasks.tasks) - TOP_TASKS} more", "dim"))
     stand = Counter(row.verdict for row in tasks.tasks)
