@@ -170,7 +170,7 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(
             ("recover", "T", "--end", "--refold", *WHY),
-            "--close-phase, --end, --refold: 'end_task, refold' is not allowed; "
+            "--close-phase, --end, --refold: '--end, --refold' is not allowed; "
             "use exactly one of them",
             id="two recoveries",
         ),
@@ -192,6 +192,14 @@ WHY = ("--reason", "a test")
             "usage-jsonl (no *.jsonl or *.jsonl.gz in this folder)",
             id="replay of an empty folder",
         ),
+        *[
+            pytest.param(
+                (command, "--dir", "/etc/passwd"),
+                "--dir: '/etc/passwd' is not allowed; use a folder (this is a file)",
+                id=f"{command} in a file",
+            )
+            for command in ("tasks", "doctor", "up")
+        ],
         *[
             pytest.param(
                 (*command, "--dir", "no-such"),
