@@ -11,7 +11,16 @@ from collections.abc import Sequence
 import msgspec
 
 from schemas.events import Event, PartitionEventBase
-from schemas.refusal import EVENT_WORDS, UNREADABLE, Refusal, explain, members_of, refusal
+from schemas.nesting import NESTING_MAX, SHALLOW_BYTES, is_deeper
+from schemas.refusal import (
+    EVENT_WORDS,
+    UNREADABLE,
+    Refusal,
+    explain,
+    members_of,
+    refusal,
+    start_of,
+)
 from schemas.topics import EVENT_BYTES_MAX
 
 __all__ = ["Headers", "Refusal", "decode_event", "original_bytes"]
@@ -44,17 +53,29 @@ def decode_event(value: bytes | None, headers: Headers = ()) -> Event | Refusal:
 
 
 def _decode(value: bytes) -> Event | Refusal:
-    if len(value) > EVENT_BYTES_MAX:
-        return refusal("too_large", "value", f"{len(value)} bytes", f"at most {EVENT_BYTES_MAX}")
+    if len(value) > SHALLOW_BYTES and (refused := _refuse_shape(value)) is not None:
+        return refused
     try:
         event = _DECODER.decode(value)
     except UNREADABLE as error:
+        if (refused := _refuse_shape(value)) is not None:
+            return refused
         without_nulls = _without_nulls(value)
         return explain(value, error) if without_nulls is None else _decode(without_nulls)
     # An event for a whole partition names one; the fold checks that it is the right one.
     if isinstance(event, PartitionEventBase) and not event.subject.startswith("partition/"):
         return refusal("invalid_field", "subject", event.subject, "partition/N for this type")
     return event
+
+
+def _refuse_shape(value: bytes) -> Refusal | None:
+    """Refuse what must not be decoded: too large, or so deep that the stack would decide."""
+    if len(value) > EVENT_BYTES_MAX:
+        return refusal("too_large", "value", f"{len(value)} bytes", f"at most {EVENT_BYTES_MAX}")
+    if is_deeper(value, NESTING_MAX):
+        allowed = f"JSON nested at most {NESTING_MAX} levels deep"
+        return refusal("not_json", "value", start_of(value), allowed)
+    return None
 
 
 def _refuse_name(name: str) -> Refusal | None:
@@ -90,6 +111,8 @@ def _decode_binary(value: bytes, headers: Headers) -> Event | Refusal:
                 shown = raw.decode(errors="replace")
                 return refusal("invalid_field", header, shown, "text in UTF-8")
     if data := value.strip():
+        if (refused := _refuse_shape(data)) is not None:
+            return refused
         try:
             msgspec.json.decode(
                 data, type=msgspec.Raw

@@ -22,10 +22,21 @@ class InvalidFieldError(StoplossError):
     """A value that came from outside is not allowed."""
 
     remedy = Remedy.DEAD_LETTER
+    shown_max = 80  # characters
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field}: {value!r:.80} is not allowed; use {allowed}")
+        super().__init__(f"{field}: {value!r:.{self.shown_max}} is not allowed; use {allowed}")
         self.field, self.value, self.allowed = field, value, allowed
+
+
+class InvalidFileError(InvalidFieldError):
+    """A file that was named cannot be used: it is not there, or not what it should be."""
+
+    shown_max = 5_000  # longer than any path: its end tells which file it is
+
+    def __init__(self, field: str, path: object, allowed: str, problem: str) -> None:
+        super().__init__(field, str(path), f"{allowed} ({problem})")
+        self.problem = problem
 
 
 class UnavailableError(StoplossError):

@@ -42,6 +42,11 @@ def refusal(reason: str, field: str, value: str, allowed: str) -> Refusal:
     return Refusal(reason, DeadLetterDetail(field, value[:VALUE_LENGTH_MAX], allowed))
 
 
+def start_of(value: bytes) -> str:
+    """Return as much of unread bytes as a person needs to see."""
+    return value[:VALUE_LENGTH_MAX].decode(errors="replace")
+
+
 def explain(value: bytes, error: Exception) -> Refusal:
     """Return why `value` is no event; never raises.
 
@@ -64,7 +69,7 @@ def explain(value: bytes, error: Exception) -> Refusal:
         return _explain_field(value, kind, str(error))
     except LookupError:
         # msgspec read another of two members with the same name than the second reading did.
-        return refusal("not_an_event", "value", _start(value), "an object without repeated names")
+        return refusal("not_an_event", "value", start_of(value), "an object without repeated names")
 
 
 def members_of(value: bytes) -> dict[str, Raw] | None:
@@ -76,11 +81,9 @@ def members_of(value: bytes) -> dict[str, Raw] | None:
 
 
 def _explain_foreign(value: bytes, error: Exception) -> Refusal:
-    shown = _start(value)
+    shown = start_of(value)
     try:
         _RAW.decode(value)
-    except RecursionError:
-        return refusal("not_json", "value", shown, "JSON that is nested less deeply")
     except UNREADABLE as unreadable:
         return refusal("not_json", "value", shown, f"JSON in UTF-8 ({unreadable})")
     if isinstance(error, msgspec.ValidationError):
@@ -135,11 +138,7 @@ def _shown(raw: Raw | None) -> str:
     try:
         return msgspec.json.decode(raw, type=str)
     except UNREADABLE:
-        return _start(bytes(raw))
-
-
-def _start(value: bytes) -> str:
-    return value[:VALUE_LENGTH_MAX].decode(errors="replace")
+        return start_of(bytes(raw))
 
 
 def _refused_key(value: bytes, kind: type[Event], steps: list[str]) -> str:

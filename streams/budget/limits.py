@@ -7,7 +7,7 @@ Limits are in the unit their metric is folded in (`amounts`). All tasks of the s
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor, prod
 from typing import assert_never
 
 import msgspec
@@ -31,6 +31,7 @@ TASK = TASK_SCOPE
 METRICS = (Metric.TOKENS, Metric.LATENCY_MS, Metric.COST_USD)
 TOKENS, LATENCY, COST = range(3)  # indices into METRICS
 MULTIPLIER_PLACES = 9
+_PLACES = 10**MULTIPLIER_PLACES
 
 Amounts = tuple[int | None, int | None, int | None]  # by METRICS; None = not limited, or not named
 NamedAmounts = tuple[tuple[str, Amounts], ...]  # by phase, or TASK
@@ -140,6 +141,37 @@ def compute_limits(policy: Policy, task: TaskClass, named: Iterable[str] = ()) -
         low_overrides=low,
         unused={name: _unused(name, lines[name]) for name in planned},
     )
+
+
+def merged_grants(policy: Policy, task: TaskClass, named: Iterable[str] = ()) -> tuple[Grant, ...]:
+    """Return at most two grants that lead to the same limits as all of a task's.
+
+    The product of the multipliers first: for phases that are named later, and for another class.
+    Then, as absolute limits, what all cells have now: each multiplier was rounded up, which the
+    product is not. It is rounded down to as many decimals as a multiplier has, and so lifts none.
+
+    Args:
+        policy: the task's.
+        task: the grants, and all else that its limits follow from.
+        named: phases beyond the policy's that it has used, or was granted limits for.
+    """
+    limits = compute_limits(policy, task, named)
+    absolute = Grant(
+        limits=(
+            *((name, limits_in(lines)) for name, lines in limits.phases.items()),
+            (TASK, limits_in(limits.task)),
+        )
+    )
+    multipliers = [grant.multiplier for grant in task.grants if grant.multiplier is not None]
+    if not multipliers:
+        return (absolute,)
+    product = min(prod(multipliers), Fraction(AMOUNT_MAX))
+    return (Grant(multiplier=Fraction(floor(product * _PLACES), _PLACES)), absolute)
+
+
+def limits_in(lines: Lines) -> Amounts:
+    """Return the limits alone."""
+    return by_metric(None if line is None else line.limit for line in lines)
 
 
 def _granted(amounts: Amounts, name: str, grant: Grant) -> Amounts:

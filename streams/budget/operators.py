@@ -18,7 +18,7 @@ from schemas.events import (
 from schemas.fields import ExecutionOutcome, Importance, RecoverAction, TaskOutcome
 from streams.budget.amounts import number
 from streams.budget.evaluate import judge_task_cells, relevel
-from streams.budget.executions import close_open, task_class
+from streams.budget.executions import PHASES_MAX, close_open, task_class
 from streams.budget.latency import schedule_latency
 from streams.budget.lifecycle import end_task, flag_class, limits_of, set_limits
 from streams.budget.limits import (
@@ -26,19 +26,18 @@ from streams.budget.limits import (
     TASK,
     Amounts,
     Grant,
-    Lines,
-    NamedAmounts,
     TaskClass,
-    by_metric,
     check_multiplier,
     check_named_limits,
     compute_limits,
+    limits_in,
+    merged_grants,
 )
 from streams.budget.policy import Policy
 from streams.budget.records import Told, emit_lifecycle, overshoot
 from streams.budget.state import PartitionState, Task
 
-GRANTS_MAX = 64  # more are folded into one grant of the limits they have led to
+GRANTS_MAX = 64  # more are merged
 
 
 def check_grant(task: Task | None, policy: Policy, event: TaskGranted) -> Grant:
@@ -72,7 +71,7 @@ def apply_grant(state: PartitionState, task: Task, grant: Grant, by: str, reason
     task.limits_version += 1
     set_limits(state, task)
     if len(task.grants) > GRANTS_MAX:
-        task.grants = (Grant(limits=_as_amounts(task)),)
+        task.grants = merged_grants(task.policy, task_class(task), _named(task))
     emit_lifecycle(state, task, "granted", Told(by=by, reason=reason, overshoot=over))
 
 
@@ -189,13 +188,10 @@ def _derive_cells(state: PartitionState, task: Task) -> None:
 def _current(task: Task | None, policy: Policy, name: str) -> Amounts:
     kind = TaskClass() if task is None else task_class(task)
     limits = compute_limits(policy, kind, () if name == TASK else (name,))
-    return _amounts(limits.task if name == TASK else limits.phases[name])
+    return limits_in(limits.task if name == TASK else limits.phases[name])
 
 
-def _amounts(lines: Lines) -> Amounts:
-    return by_metric(None if line is None else line.limit for line in lines)
-
-
-def _as_amounts(task: Task) -> NamedAmounts:
-    phases = tuple((name, _amounts(lines)) for name, lines in task.limits.phases.items())
-    return (*phases, (TASK, _amounts(task.limits.task)))
+def _named(task: Task) -> tuple[str, ...]:
+    """Return the phases that a task has used, then those granted limits, as many as it may use."""
+    granted = (name for grant in task.grants for name, _ in grant.limits if name != TASK)
+    return tuple(dict.fromkeys((*task.phases, *granted)))[:PHASES_MAX]

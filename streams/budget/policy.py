@@ -5,7 +5,6 @@ names its content. Source: budget model, "Limits", "Ladders" and "Governance".
 """
 
 import hashlib
-import re
 import tomllib
 from decimal import Decimal
 from fractions import Fraction
@@ -18,6 +17,7 @@ from msgspec import Struct
 
 from schemas.errors import InvalidFieldError, StoplossError
 from schemas.fields import Complexity, Fail, Importance, Metric, Scope, Verdict
+from schemas.nesting import is_deeper
 from streams.budget.ladder import LEVELS, SHARE_PLACES, Shares
 from streams.budget.policy_reader import Document, Reader
 
@@ -147,7 +147,7 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
     Raises:
         InvalidPolicyError: everything that is wrong, at once.
     """
-    if _nesting(document) > NESTING_MAX:
+    if is_deeper(document, NESTING_MAX):
         reason = InvalidFieldError("policy", "nested too deeply", f"at most {NESTING_MAX} levels")
         raise InvalidPolicyError(origin, [reason])
     try:
@@ -172,21 +172,6 @@ _JSON_DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 # Not sorted: the order of the phases is part of a policy, and so of its hash; the order of all
 # other keys is that in which they are read.
 _JSON_ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-
-
-def _nesting(document: bytes) -> int:
-    """Return how deeply brackets stand in each other, those in texts left out."""
-    depth = deepest = 0
-    for found in _BRACKETS.finditer(document):
-        if found[0] in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif found[0] in b"]}":
-            depth -= 1
-    return deepest
 
 
 def _builtin_text() -> str:

@@ -27,8 +27,8 @@ from streams.cli.policies import policy_data, policy_of_file
 from streams.cli.publishing import publisher
 from streams.cli.reading import Log, opened
 from streams.cli.running import Signals, everything
-from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, print_json, table
-from streams.cli.tables import tasks_table
+from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, counted, print_json, table
+from streams.cli.tables import TasksTable
 from streams.cli.tasks import REFRESH_PER_S, live_view
 from streams.cli.values import number
 from streams.importers.base import import_events
@@ -196,7 +196,7 @@ def _clock_s() -> float:
 
 def _progress(playing: Playing, followed: Followed) -> Text:
     played = Text(f"{playing.sent:,} of {len(playing.recorded):,} events", "bold")
-    played.append(f" at {playing.speed:g}×, {len(followed.view.tasks)} tasks, ", "none")
+    played.append(f" at {playing.speed:g}×, {counted(len(followed.view.tasks), 'task')}, ", "none")
     return played.append_text(_counted(followed.decisions))
 
 
@@ -227,7 +227,7 @@ def _summarise(place: Place, playing: Playing, followed: Followed, *, as_json: b
 
 def _show(answer: DemoAnswer, tasks: TasksAnswer) -> None:
     out = console()
-    out.print(tasks_table(tasks.tasks[:TOP_TASKS]))
+    out.print(TasksTable(tasks.tasks[:TOP_TASKS]))
     if len(tasks.tasks) > TOP_TASKS:
         out.print(Text(f"… and {len(tasks.tasks) - TOP_TASKS} more", "dim"))
     stand = Counter(row.verdict for row in tasks.tasks)
@@ -237,7 +237,8 @@ def _show(answer: DemoAnswer, tasks: TasksAnswer) -> None:
     out.print()
     out.print(made)
     out.print(
-        f"\n{answer.events:,} events of {answer.tasks} tasks decided in {answer.seconds:g} s.",
+        f"\n{counted(answer.events, 'event')} of {counted(answer.tasks, 'task')} decided "
+        f"in {answer.seconds:g} s.",
         Text(f"Mode {Mode.OBSERVE.value}: nobody was held.", MODE_STYLES[Mode.OBSERVE]),
     )
 

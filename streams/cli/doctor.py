@@ -16,7 +16,7 @@ from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.reading import Beat, LedgerView, Log, opened
 from streams.cli.shot import ask_place
-from streams.cli.show import console, duration, plain, print_json, table
+from streams.cli.show import console, counted, duration, plain, print_json, table
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 
@@ -108,7 +108,7 @@ async def _examine(settings: Settings) -> DoctorAnswer:
         findings.append(
             Finding(
                 settings.topic(Topic.TASKS),
-                f"{view.unreadable} records cannot be read",
+                f"{counted(view.unreadable, 'record')} cannot be read",
                 "use the same version of stoploss as the ledger, or a newer one",
             )
         )
@@ -160,26 +160,35 @@ async def _partition(
     begin = await log.reader(Topic.EVENTS, partition).first_offset()
     beat = beats.get(partition)
     folded = begin if state is None else state.next_offset
-    # Not `end - folded`: the last offsets may be those of a transaction's markers.
-    unread = await anext(
-        (each.offset async for each in log.records(Topic.EVENTS, partition, folded)), None
-    )
     return PartitionFacts(
         partition=partition,
         next_offset=None if state is None else state.next_offset,
         end_offset=end,
-        lag=0 if unread is None else end - unread,
+        lag=await _lag(log, partition, folded, end),
         heartbeat_age_ms=None if beat is None else max(now_ms - beat.at_ms, 0),
         mode=None if state is None else state.mode,
         policy=None if state is None else state.policy,
     )
 
 
+async def _lag(log: Log, partition: int, folded: int, end: int) -> int:
+    """Return how many events wait from the offset `folded` on.
+
+    Few are counted, since a transaction's marker has an offset as well; of many it does not matter.
+    """
+    first, count = end, 0
+    async for record in log.records(Topic.EVENTS, partition, folded):
+        first, count = min(first, record.offset), count + 1
+        if count > LAG_EVENTS_MAX:
+            return end - first
+    return count
+
+
 def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
     findings = []
     for each in facts:
         about = f"partition {each.partition}"
-        waiting = f"; {each.lag:,} events wait" if each.lag else ""
+        waiting = f"; {counted(each.lag, 'event waits', 'events wait')}" if each.lag else ""
         age_ms = each.heartbeat_age_ms
         if age_ms is None or age_ms > LEDGER_SILENT_AFTER_MS:
             since = "no heartbeat" if age_ms is None else f"last heartbeat {duration(age_ms)} ago"
@@ -274,7 +283,7 @@ def _show(answer: DoctorAnswer) -> None:
                 "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
             )
         out.print(made)
-        out.print(f"{answer.open_tasks} tasks are open")
+        out.print(counted(answer.open_tasks, "task is open", "tasks are open"))
     if not answer.findings:
         out.print("nothing is wrong", style="green")
     for finding in answer.findings:

@@ -5,15 +5,16 @@ import enum
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import aiokafka.errors
 import typer
 
 from schemas.errors import InvalidFieldError, StoplossError, UnavailableError
 from streams.budget.policy import InvalidPolicyError
-from streams.cli.show import plain
+from streams.cli.show import counted, plain
 from streams.importers.lines import LogFileError
+from streams.importers.summary import Unreadable
 from streams.local.cluster import AlreadyRunningError
 from streams.local.folder import NoDataFolderError
 
@@ -103,6 +104,15 @@ def usage_line(error: typer.TyperException) -> str:
 def say(message: str) -> None:
     """Print one line to stderr, whatever `message` holds."""
     print(plain(" ".join(message.split())), file=sys.stderr, flush=True)
+
+
+def say_unreadable(count: int, named: Sequence[Unreadable]) -> None:
+    """Say how many lines of logs could not be read, and which; not all of very many are named."""
+    if count:
+        which = ", the first of them" if count > len(named) else ""
+        say(f"{counted(count, 'line')} could not be read{which}:")
+    for each in named:
+        say(f"{each.file}:{each.line}: {each.reason}")
 
 
 def say_lines(message: str) -> None:

@@ -11,15 +11,15 @@ from typing import Annotated, BinaryIO, TextIO
 import typer
 
 from schemas.encode import encode_event
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFieldError, InvalidFileError
 from schemas.topics import Topic
-from streams.cli.exits import say
+from streams.cli.exits import say_unreadable
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.place import kafka_of
 from streams.cli.progress import progress
 from streams.cli.publishing import publisher
 from streams.cli.reading import opened
-from streams.cli.show import print_json
+from streams.cli.show import counted, print_json
 from streams.importers.base import Import, import_events, importer_names
 from streams.importers.summary import ImportSummary
 from streams.local.private import FILE_MODE
@@ -109,21 +109,21 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     except OSError as error:
-        raise InvalidFieldError(
-            "--out", str(out), f"a file that you can write ({error.strerror})"
-        ) from None
+        problem = error.strerror or str(error)
+        raise InvalidFileError("--out", out, "a file that you can write", problem) from None
     with os.fdopen(descriptor, "wb") as file:
         yield file
 
 
 def _show(summary: ImportSummary, file: TextIO) -> None:
     tokens = summary.tokens
+    read = f"{counted(summary.files, 'file')}, {counted(summary.lines, 'line')}"
     lines = [
-        f"{summary.files} files, {summary.lines:,} lines → {summary.events:,} events",
-        f"{summary.sessions} tasks, {summary.subagents} of them of sub-agents",
-        f"{summary.calls:,} calls, {summary.unknown_usage:,} of unknown usage",
-        f"{summary.repeats:,} repeats of calls left out",
-        f"{tokens.total:,} tokens",
+        f"{read} → {counted(summary.events, 'event')}",
+        f"{counted(summary.sessions, 'task')}, {summary.subagents:,} of them of sub-agents",
+        f"{counted(summary.calls, 'call')}, {summary.unknown_usage:,} of unknown usage",
+        f"{counted(summary.repeats, 'repeat')} of calls left out",
+        counted(tokens.total, "token"),
         f"    {tokens.uncached_input:,} input, {tokens.output:,} output",
         f"    {tokens.cache_read:,} read from the cache, {tokens.cache_write:,} written to it",
         f"${summary.cost_usd:,.2f}",
@@ -133,7 +133,4 @@ def _show(summary: ImportSummary, file: TextIO) -> None:
         lines.append(f"cost unknown: {models}")
     for line in lines:
         print(line, file=file)
-    if summary.unreadable:
-        say(f"{summary.unreadable} lines could not be read, the first of them:")
-        for each in summary.unreadable_named:
-            say(f"{each.file}:{each.line}: {each.reason}")
+    say_unreadable(summary.unreadable, summary.unreadable_named)

@@ -309,9 +309,10 @@ async def _folded(
 
 
 def _unfolded(why: str, partitions: Sequence[int]) -> UnavailableError:
-    where = ", ".join(str(each) for each in sorted(partitions))
+    numbers = ", ".join(str(each) for each in sorted(partitions))
+    where = f"partition {numbers}" if len(partitions) == 1 else f"partitions {numbers}"
     return UnavailableError(
-        f"{why} (partitions {where}); the event is written and counts as soon as a ledger reads "
+        f"{why} ({where}); the event is written and counts as soon as a ledger reads "
         "it: do not repeat it; `stoploss doctor` shows more"
     )
 

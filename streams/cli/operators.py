@@ -36,7 +36,16 @@ from streams.cli.options import (
 )
 from streams.cli.reading import Log
 from streams.cli.shot import ask
-from streams.cli.show import amount, console, metric_name, percent, plain, print_json, verdict_text
+from streams.cli.show import (
+    all_partitions,
+    amount,
+    console,
+    metric_name,
+    percent,
+    plain,
+    print_json,
+    verdict_text,
+)
 from streams.cli.tables import decision_message
 from streams.cli.values import choice
 
@@ -186,34 +195,38 @@ def recover(
     *,
     reason: Reason,
     close_phase: Annotated[
-        bool, typer.Option("--close-phase", help="Close the phase that is open.")
+        bool, typer.Option("--close-phase", help="Close its open phase; the task goes on.")
     ] = False,
-    end: Annotated[bool, typer.Option("--end", help="End the task.")] = False,
+    end: Annotated[bool, typer.Option("--end", help="End it; what it still uses counts.")] = False,
     refold: Annotated[
-        bool, typer.Option("--refold", help="Derive its sums anew from its executions.")
+        bool,
+        typer.Option("--refold", help="Add up anew what it used, from each run of its phases."),
     ] = False,
     by: By = None,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Mend a task that is stuck: `stoploss doctor` names them.
+    """Mend a task that is stuck, or whose sums are in doubt; one of three ways has to be chosen.
+
+    `stoploss doctor` names the tasks that are stuck, and which way fits.
 
     Example: stoploss recover TASK-17 --close-phase --reason "its enforcer has crashed"
     """
     chosen = [
-        action
-        for action, given in (
-            (RecoverAction.CLOSE_PHASE, close_phase),
-            (RecoverAction.END_TASK, end),
-            (RecoverAction.REFOLD, refold),
+        (option, action)
+        for option, action, is_given in (
+            ("--close-phase", RecoverAction.CLOSE_PHASE, close_phase),
+            ("--end", RecoverAction.END_TASK, end),
+            ("--refold", RecoverAction.REFOLD, refold),
         )
-        if given
+        if is_given
     ]
     if len(chosen) != 1:
-        given = ", ".join(chosen) or "none"
+        given = ", ".join(option for option, _ in chosen) or "none"
         raise InvalidFieldError("--close-phase, --end, --refold", given, "exactly one of them")
-    data = TaskRecoveredData(by=named(by), reason=reason, action=chosen[0])
+    ((_, action),) = chosen
+    data = TaskRecoveredData(by=named(by), reason=reason, action=action)
     _on_task(task_id, "stoploss.task.recovered", data, folder, timeout_s, as_json=as_json)
 
 
@@ -271,7 +284,7 @@ def _show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:
         counts.update({verdict.value: count for verdict, count in partition.decisions.items()})
     decided = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     said = f"; decided anew: {decided}" if decided else "; no decision changed by it"
-    print(f"{what} in all {len(outcome.partitions)} partitions{said}")
+    print(f"{what} in {all_partitions(len(outcome.partitions))}{said}")
 
 
 def _multiplier(text: str | None) -> Decimal | None:

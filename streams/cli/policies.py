@@ -9,7 +9,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFileError
 from schemas.events import PolicySetData
 from schemas.outputs import PolicyRef
 from streams.budget.policy import (
@@ -24,7 +24,7 @@ from streams.cli.operating import AllOutcome, operate_on_all
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, By, Dir, Json, TimeoutS, named
 from streams.cli.reading import Log
 from streams.cli.shot import ask
-from streams.cli.show import print_json
+from streams.cli.show import all_partitions, print_json
 
 FILE_BYTES_MAX = 1024 * 1024
 BUILTIN_ORIGIN = "built-in"
@@ -110,8 +110,8 @@ def apply(
     if as_json:
         print_json(outcome)
     else:
-        count = len(outcome.partitions)
-        print(f"policy {policy.version} ({policy.hash}) runs in all {count} partitions")
+        where = all_partitions(len(outcome.partitions))
+        print(f"policy {policy.version} ({policy.hash}) runs in {where}")
 
 
 @app.command()
@@ -160,11 +160,11 @@ async def running_policy(log: Log) -> ShowAnswer:
     )
 
 
-def policy_of_file(file: Path) -> Policy:
-    """Return the policy in a file.
+def policy_of_file(file: Path, field: str = "FILE") -> Policy:
+    """Return the policy in a file, which `field` of the command line names.
 
     Raises:
-        InvalidFieldError: the file cannot be read.
+        InvalidFileError: the file cannot be read.
         InvalidPolicyError: everything that is wrong with it.
     """
     try:
@@ -172,12 +172,12 @@ def policy_of_file(file: Path) -> Policy:
             content = opened.read(FILE_BYTES_MAX + 1)
         text = content.decode()
     except OSError as error:
-        allowed = f"a file that can be read ({error.strerror})"
-        raise InvalidFieldError("FILE", str(file), allowed) from None
+        problem = error.strerror or str(error)
+        raise InvalidFileError(field, file, "a file that can be read", problem) from None
     except UnicodeDecodeError as error:
-        raise InvalidFieldError("FILE", str(file), f"TOML in UTF-8 ({error.reason})") from None
+        raise InvalidFileError(field, file, "TOML in UTF-8", error.reason) from None
     if len(content) > FILE_BYTES_MAX:
-        raise InvalidFieldError("FILE", str(file), f"at most {FILE_BYTES_MAX} bytes")
+        raise InvalidFileError(field, file, f"at most {FILE_BYTES_MAX} bytes", "it has more")
     return policy_from_toml(text, str(file))
 
 

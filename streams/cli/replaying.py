@@ -9,11 +9,21 @@ from rich.text import Text
 
 from schemas.errors import InvalidFieldError
 from schemas.fields import Metric, Mode, Verdict
-from streams.cli.exits import say
+from streams.cli.exits import say, say_unreadable
 from streams.cli.options import Json
 from streams.cli.policies import policy_of_file
 from streams.cli.progress import progress
-from streams.cli.show import amount, bar, compact, console, percent, print_json, table, verdict_text
+from streams.cli.show import (
+    amount,
+    bar,
+    compact,
+    console,
+    counted,
+    percent,
+    print_json,
+    table,
+    verdict_text,
+)
 from streams.cli.tables import shortened
 from streams.cli.values import choice
 from streams.replay.logs import read_events, source_names
@@ -69,7 +79,7 @@ def replay(
     """
     if source is not None and source not in source_names():
         raise InvalidFieldError("--source", source, f"one of {', '.join(source_names())}")
-    policy = None if policy_file is None else policy_of_file(policy_file)
+    policy = None if policy_file is None else policy_of_file(policy_file, "--policy")
     with progress("folding", in_bytes=True) as advance:
         log = read_events(
             files,
@@ -115,23 +125,21 @@ def _show_sums(result: ReplayResult) -> None:
     summary = result.summary
     counts = Counter(summary.verdicts)
     made = table("", *(each.value for each in Verdict), right=tuple(Verdict))
-    made.add_row(f"of {summary.tasks} tasks", *(str(counts[each]) for each in Verdict))
+    made.add_row(f"of {counted(summary.tasks, 'task')}", *(str(counts[each]) for each in Verdict))
     out.print()
     out.print(made)
     used = summary.used
     out.print(
-        f"\n{summary.events:,} events, {int(used[Metric.TOKENS]):,} metered tokens, "
+        f"\n{counted(summary.events, 'event')}, "
+        f"{counted(int(used[Metric.TOKENS]), 'metered token')}, "
         f"{amount(used[Metric.COST_USD], Metric.COST_USD)}; policy {summary.policy.version}; "
         f"mode {summary.mode.value} would have held {summary.held}"
     )
     if summary.unknown_usage_share:
         out.print(f"{percent(summary.unknown_usage_share)} of the calls are of unknown usage")
     for reason, count in summary.refused.items():
-        say(f"{count} events refused: {reason}")
-    if summary.unreadable:
-        say(f"{summary.unreadable} lines could not be read, the first of them:")
-        for each in summary.unreadable_named:
-            say(f"{each.file}:{each.line}: {each.reason}")
+        say(f"{counted(count, 'event')} refused: {reason}")
+    say_unreadable(summary.unreadable, summary.unreadable_named)
 
 
 def _share(task: ReplayedTask) -> float | None:

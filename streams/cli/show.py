@@ -85,6 +85,16 @@ def compact(tokens: Number) -> str:
     return f"{whole // 1000}k" if whole >= THOUSANDS_FROM else f"{whole:,}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return `1 file`, `1,200 files`; `many` where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def all_partitions(count: int) -> str:
+    """Return `all 4 partitions`, or `the only partition`."""
+    return "the only partition" if count == 1 else f"all {count} partitions"
+
+
 def duration(passed_ms: int) -> str:
     """Return `0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`, `3 d 4 h`."""
     if passed_ms < 10_000:  # noqa: PLR2004 - below, tenths tell something

@@ -1,7 +1,9 @@
 """How tasks and decisions look in a terminal: shared by `tasks`, `watch` and `demo`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
@@ -13,28 +15,54 @@ from streams.cli.following import Told
 from streams.cli.show import bar, compact, metric_name, percent, plain, table, verdict_text
 
 ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
+# Below, all columns would be cut alike, and the verdict be one or two letters.
+WIDE_FROM_COLUMNS = 60
+SHOWN_COLUMNS = 38  # what the columns beside the id take at most, where the room is narrow
+ID_COLUMNS_MIN = 9
 SHORT = {"medium": "med", "critical": "crit"}
 CLOCK = slice(11, 19)  # of an RFC 3339 time
 
 
-def tasks_table(rows: Iterable[TaskRow]) -> Table:
-    """Return a table of tasks that fits 100 columns."""
-    made = table("TASK", "CLASS", "PHASE", "TOKENS", "", "", "VERDICT", "HELD")
-    for column in (3, 5):
-        made.columns[column].justify = "right"
-    for row in rows:
-        limit = "–" if row.limit_tokens is None else compact(row.limit_tokens)
-        made.add_row(
-            Text(shortened(row.task_id), "dim" if row.status == "ended" else ""),
-            f"{SHORT.get(row.complexity, row.complexity)}/{SHORT.get(row.importance, row.importance)}",
-            row.phase or "–",
-            f"{compact(row.used_tokens)}/{limit}",
-            bar(row.share, row.verdict),
-            percent(row.share),
-            verdict_text(row.verdict),
-            held_text(row),
+class _Column(NamedTuple):
+    """One column of tasks; `is_extra` is left out where there is little room."""
+
+    name: str
+    cell: Callable[[TaskRow], str | Text]
+    is_right: bool = False
+    is_extra: bool = False
+
+
+class TasksTable:
+    """A table of tasks that fits 100 columns; a narrow terminal gets what matters most."""
+
+    def __init__(self, rows: Iterable[TaskRow]) -> None:
+        self._rows = list(rows)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield the table for the room that there is."""
+        is_wide = options.max_width >= WIDE_FROM_COLUMNS
+        id_columns = (
+            ID_COLUMNS if is_wide else max(options.max_width - SHOWN_COLUMNS, ID_COLUMNS_MIN)
         )
-    return made
+        columns = [each for each in _COLUMNS if is_wide or not each.is_extra]
+        made = table("TASK", *(each.name for each in columns))
+        for made_column, column in zip(made.columns[1:], columns, strict=True):
+            made_column.justify = "right" if column.is_right else "left"
+        for row in self._rows:
+            task_id = Text(
+                shortened(row.task_id, id_columns), "dim" if row.status == "ended" else ""
+            )
+            made.add_row(task_id, *(each.cell(row) for each in columns))
+        yield made
+
+
+def _class(row: TaskRow) -> str:
+    return "/".join(SHORT.get(each, each) for each in (row.complexity, row.importance))
+
+
+def _tokens(row: TaskRow) -> str:
+    limit = "–" if row.limit_tokens is None else compact(row.limit_tokens)
+    return f"{compact(row.used_tokens)}/{limit}"
 
 
 def held_text(row: TaskRow) -> Text:
@@ -42,6 +70,17 @@ def held_text(row: TaskRow) -> Text:
     if row.enforced:
         return Text("yes", "bold")
     return Text("" if row.unenforced_reason is None else row.unenforced_reason.value, "dim")
+
+
+_COLUMNS = (
+    _Column("CLASS", _class, is_extra=True),
+    _Column("PHASE", lambda row: row.phase or "–", is_extra=True),
+    _Column("TOKENS", _tokens, is_right=True),
+    _Column("", lambda row: bar(row.share, row.verdict)),
+    _Column("", lambda row: percent(row.share), is_right=True),
+    _Column("VERDICT", lambda row: verdict_text(row.verdict)),
+    _Column("HELD", held_text, is_extra=True),
+)
 
 
 def feed_table(told: Iterable[Told]) -> Table:

@@ -29,7 +29,7 @@ from streams.cli.show import (
     table,
     verdict_text,
 )
-from streams.cli.tables import cell_name, decision_message, feed_table, tasks_table
+from streams.cli.tables import TasksTable, cell_name, decision_message, feed_table
 
 ROWS_LIVE = 20
 DECISIONS_LIVE = 8
@@ -62,7 +62,7 @@ def tasks(
         return
     out = console()
     if answer.tasks:
-        out.print(tasks_table(answer.tasks))
+        out.print(TasksTable(answer.tasks))
     out.print(_counts(answer))
     if not answer.tasks and not ended_too and answer.ended_count:
         out.print("`stoploss tasks --all` lists those that have ended, too.")
@@ -157,7 +157,7 @@ def live_view(
     return Group(
         _counts(answer) if head is None else head,
         Text(""),
-        tasks_table(answer.tasks[:rows]),
+        TasksTable(answer.tasks[:rows]),
         more,
         feed_table(reversed(latest)) if latest else Text("no decisions yet", "dim"),
     )

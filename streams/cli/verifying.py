@@ -7,7 +7,7 @@ from streams.cli.exits import AnswerIsNoError
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.place import kafka_of
 from streams.cli.progress import progress
-from streams.cli.show import console, print_json, table
+from streams.cli.show import console, counted, print_json, table
 from streams.verify.refold import verify as refold
 from streams.verify.result import PartitionReport, VerifyResult
 
@@ -64,8 +64,10 @@ def _reservation(report: PartitionReport) -> str | None:
     if report.from_checkpoint:
         return (
             f"partition {report.partition}: `events` begins at a checkpoint, offset "
-            f"{report.first_offset}; {report.unjudged_tasks} tasks began before and are not judged"
+            f"{report.first_offset}; not judged: "
+            f"{counted(report.unjudged_tasks, 'task')} that began before it"
         )
     if report.trimmed:
-        return f"partition {report.partition}: retention has removed {report.trimmed} records"
+        removed = counted(report.trimmed, "record")
+        return f"partition {report.partition}: retention has removed {removed}"
     return None

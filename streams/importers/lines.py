@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import msgspec
 
-from schemas.errors import StoplossError
+from schemas.errors import InvalidFileError
 from streams.importers.summary import ImportSummary
 
 # Some agents write images and whole files as one line; such a line holds no usage. A bound of
@@ -31,12 +31,11 @@ BAD_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 OnProgress = Callable[[int], None]
 
 
-class LogFileError(StoplossError):
+class LogFileError(InvalidFileError):
     """A file that was named cannot be imported: it is not there, or not what it was said to be."""
 
     def __init__(self, path: Path, problem: str, expected: str) -> None:
-        super().__init__(f"{path}: {problem}; expected {expected}")
-        self.path, self.problem, self.expected = path, problem, expected
+        super().__init__("FILE", path, expected, problem)
 
 
 class Line(NamedTuple):

@@ -9,12 +9,12 @@ import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFieldError, InvalidFileError
 from schemas.topics import DEFAULT_PREFIX, MESSAGE_BYTES_MAX, PARTITIONS_PRODUCTION, Topic
 from schemas.topics import topic_name as name_of_topic
 
@@ -41,9 +41,15 @@ REQUEST_BYTES_MAX = MESSAGE_BYTES_MAX
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-PositiveMs = Annotated[int, Meta(gt=0, le=3_600_000)]
-Port = Annotated[int, Meta(gt=0, le=65_535)]
+Prefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="1 to 100 letters, digits, dots, underscores and hyphens",
+    ),
+]
+PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
 Text = Annotated[str, Meta(min_length=1)]
 SECRET = frozenset({"sasl_password", "ssl_key_password"})
 
@@ -53,7 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     bootstrap_servers: Text = "127.0.0.1:9092"
     topic_prefix: Prefix = DEFAULT_PREFIX
-    partitions: Annotated[int, Meta(gt=0, le=10_000)] = PARTITIONS_PRODUCTION
+    partitions: Annotated[int, Meta(ge=1, le=10_000)] = PARTITIONS_PRODUCTION
     replication: Annotated[int, Meta(ge=-1, le=100)] = -1  # -1: the broker's default
     client_id: Text = "stoploss"
     group: Text = "ledger"
@@ -151,13 +157,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         try:
             context = ssl.create_default_context(cafile=self.ssl_cafile)
         except OSError as error:
-            raise InvalidFieldError("ssl_cafile", self.ssl_cafile, f"a CA file ({error})") from None
+            problem = error.strerror or str(error)
+            raise InvalidFileError("ssl_cafile", self.ssl_cafile, "a CA file", problem) from None
         if self.ssl_certfile is not None:
             try:
                 context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, self._key_password)
             except OSError as error:
-                raise InvalidFieldError(
-                    "ssl_certfile", self.ssl_certfile, f"a certificate and its key ({error})"
+                problem = error.strerror or str(error)
+                raise InvalidFileError(
+                    "ssl_certfile", self.ssl_certfile, "a certificate and its key", problem
                 ) from None
         return context
 
@@ -247,11 +255,13 @@ def _from_file(environ: Mapping[str, str], file: Path | None) -> list[tuple[str,
     path = file or Path(environ.get("STOPLOSS_CONFIG", FILE_NAME))
     try:
         document = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        if named:
-            raise InvalidFieldError("STOPLOSS_CONFIG", str(path), "a file that exists") from None
-        return []
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not named:
+            return []
+        field = "STOPLOSS_CONFIG" if named else "settings"
+        problem = error.strerror or str(error)
+        raise InvalidFileError(field, path, "a file that can be read", problem) from None
+    except ValueError as error:
         raise InvalidFieldError(str(path), str(error), "TOML") from None
     found = []
     for name, value in document.items():
@@ -280,11 +290,24 @@ def _converted(where: str, name: str, value: object) -> Any:  # noqa: ANN401 - a
     assert name in _TYPES, name
     try:
         return msgspec.convert(value, _TYPES[name], strict=False)
-    except msgspec.ValidationError as error:
-        choices = [choice for part in get_args(_TYPES[name]) for choice in get_args(part)]
-        literal = [choice for choice in choices or get_args(_TYPES[name]) if type(choice) is str]
-        allowed = ", ".join(literal) or str(error).replace("Expected ", "")
+    except msgspec.ValidationError:
+        allowed = _allowed(inspect.type_info(_TYPES[name]))
         raise InvalidFieldError(where, "…" if name in SECRET else value, allowed) from None
+
+
+def _allowed(found: inspect.Type) -> str:
+    """Return what a setting takes, in words that follow "use"."""
+    match found:
+        case inspect.UnionType(types=types):
+            return _allowed(next(one for one in types if not isinstance(one, inspect.NoneType)))
+        case inspect.Metadata(extra_json_schema={"description": str(said)}):
+            return said
+        case inspect.LiteralType(values=values):
+            return ", ".join(map(str, values))
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number from {low} to {high}"
+        case _:
+            return "a text of at least one character"
 
 
 def _pairs(settings: Settings) -> list[tuple[str, Any]]:

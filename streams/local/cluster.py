@@ -17,6 +17,7 @@ from streams.local.cache import FileLock
 from streams.local.folder import ClusterState, DataFolder, ProcessMark
 from streams.local.process import STOPPED_AFTER_S
 from streams.local.redis import RedisServer
+from streams.local.server import Server
 
 LAST_ONE_ENDED_WITHIN_S = STOPPED_AFTER_S + 10.0
 # The servers outlive a starter that was killed by as long as their orderly end takes.
@@ -99,7 +100,7 @@ class LocalCluster:
         await self._stop()
 
     @property
-    def _servers(self) -> list[KafkaBroker | RedisServer]:
+    def _servers(self) -> list[Server]:
         return [self.broker, *([self.redis] if self.redis is not None else [])]
 
     async def _start(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from schemas.errors import InvalidFieldError, StoplossError
+from schemas.errors import InvalidFileError, StoplossError
 from streams.local.private import FOLDER_MODE, write_private
 
 GITIGNORE = "# Made by stoploss: data of this machine.\n*\n"
@@ -111,31 +111,42 @@ class DataFolder:
         """Make the folder, mode 0700 and ignored by git, or take the one that is there.
 
         Raises:
-            InvalidFieldError: it holds something that is not ours, or cannot be written.
+            InvalidFieldError: it is a file, holds something that is not ours, or cannot be written.
         """
+        self._refuse_file()
         try:
             self.path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             if not self.exists:
                 # In somebody's repository our .gitignore would hide all that is theirs.
                 if any(self.path.iterdir()):
-                    raise InvalidFieldError(
-                        "--dir", str(self.path), "a new or empty folder, or one that stoploss made"
+                    raise InvalidFileError(
+                        "--dir",
+                        self.path,
+                        "a new or empty folder, or one that stoploss made",
+                        "it has other files",
                     )
                 write_private(self._gitignore, GITIGNORE)
             self.path.chmod(FOLDER_MODE)
         except OSError as error:
-            raise InvalidFieldError(
-                "--dir", str(self.path), f"a folder that you can write ({error.strerror})"
+            problem = error.strerror or str(error)
+            raise InvalidFileError(
+                "--dir", self.path, "a folder that you can write", problem
             ) from error
 
     def require(self) -> None:
         """Do nothing where the folder exists.
 
         Raises:
-            NoDataFolderError: it does not.
+            InvalidFieldError: it is a file.
+            NoDataFolderError: it does not exist.
         """
+        self._refuse_file()
         if not self.exists:
             raise NoDataFolderError(self.path)
+
+    def _refuse_file(self) -> None:
+        if self.path.is_file():
+            raise InvalidFileError("--dir", self.path, "a folder", "this is a file")
 
     def state(self) -> ClusterState | None:
         """Return what was last written; None where nothing was, or nothing that can be read."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from schemas.errors import InvalidFieldError
 from streams.local.cache import cache_folder, locked
 
 KAFKA_VERSION = "4.1.1"
@@ -47,6 +48,7 @@ async def kafka_jars(environ: Mapping[str, str] = os.environ) -> list[Path]:
     `STOPLOSS_MAVEN_REPOSITORY` names a mirror of Maven Central.
 
     Raises:
+        InvalidFieldError: `STOPLOSS_MAVEN_REPOSITORY` is no URL.
         UnavailableError: they are not cached, and the repository cannot be reached.
         StoplossError: the repository has other files under these names.
     """
@@ -58,7 +60,7 @@ async def kafka_jars(environ: Mapping[str, str] = os.environ) -> list[Path]:
         lock, purpose = folder.with_name(f"{folder.name}.lock"), "downloading Kafka"
         async with locked(lock, deadline_s=RESOLVED_WITHIN_S, purpose=purpose):
             if not _is_complete(folder, jars):  # by the one that held the lock before us
-                repository = environ.get("STOPLOSS_MAVEN_REPOSITORY")
+                repository = _repository(environ)
                 abandoned = threading.Event()
                 try:
                     await asyncio.to_thread(
@@ -67,6 +69,14 @@ async def kafka_jars(environ: Mapping[str, str] = os.environ) -> list[Path]:
                 finally:
                     abandoned.set()  # Ctrl-C: the thread would go on to the last jar
     return [folder / jar.filename for jar in jars]
+
+
+def _repository(environ: Mapping[str, str]) -> str | None:
+    named = environ.get("STOPLOSS_MAVEN_REPOSITORY") or None
+    if named is not None and not named.startswith(("http://", "https://")):
+        allowed = "a URL that begins with https:// or http://"
+        raise InvalidFieldError("STOPLOSS_MAVEN_REPOSITORY", named, allowed)
+    return named
 
 
 def _is_complete(folder: Path, jars: list[Jar]) -> bool:

@@ -8,17 +8,11 @@ import shutil
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from schemas.errors import UnavailableError
 from streams.local.ports import HOST, free_ports, is_free
 from streams.local.private import FOLDER_MODE, read_from, write_private
-from streams.local.process import ServerProcess, tail
-
-READY_WITHIN_S = 20.0
-STARTS = 3
-# As with the broker: a free port may be lost before it is used.
+from streams.local.server import Server
 
 # Where the server is in the packages that have one; they are for different versions of Python.
 PACKAGED = {
@@ -68,19 +62,16 @@ def find_redis_server(path: str | None = None, packages: Sequence[str] | None = 
     )
 
 
-class RedisServer:
-    """A Redis whose data lives in `folder`. Not bound to an event loop.
+class RedisServer(Server):
+    """A Redis; see `Server`."""
 
-    Started again on the same folder it has its data and, if it is free, its port again.
-    """
+    name = "redis"
+    ready_within_s = 20.0
+    look_every_s = 0.01
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self.port: int | None = None
-        self._process: ServerProcess | None = None
-
-    def __repr__(self) -> str:
-        return f"<RedisServer {self.folder} port={self.port} {self._process}>"
+        super().__init__(folder)
+        self._executable: Path | None = None
 
     @property
     def url(self) -> str:
@@ -89,72 +80,18 @@ class RedisServer:
         return f"redis://{HOST}:{self.port}/0"
 
     @property
-    def pid(self) -> int:
-        """The process id of the server."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process lives; a server can also have died by itself."""
-        return self._process is not None and self._process.running
-
-    @property
-    def log(self) -> Path:
-        """What the server says."""
-        return self.folder / "redis.log"
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start the server; returns when it answers PING.
-
-        Raises:
-            UnavailableError: there is no redis-server, or it died or does not answer.
-        """
-        assert not self.running, "already started"
-        executable = await asyncio.to_thread(find_redis_server)
-        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        for left in range(STARTS - 1, -1, -1):
-            self.port = self._choose_port()
-            self._write_settings(self.port)
-            logged_bytes = self.log.stat().st_size if self.log.exists() else 0
-            try:
-                self._process = await ServerProcess.start(
-                    "redis", [str(executable), str(self._settings)], output=self.log
-                )
-                await self._wait_until_it_answers()
-            except BaseException as error:
-                await self.kill()
-                lost_its_port = b"Address already in use" in read_from(self.log, logged_bytes)
-                if isinstance(error, UnavailableError) and lost_its_port and left:
-                    continue
-                raise
-            return
-
-    async def stop(self) -> None:
-        """Stop the server in order, its data saved; SIGKILL after a deadline."""
-        if self._process is not None:
-            await self._process.stop()
-
-    async def kill(self) -> None:
-        """Kill the server with SIGKILL, for tests of what then happens."""
-        if self._process is not None:
-            await self._process.kill()
-
-    @property
     def _settings(self) -> Path:
         return self.folder / "redis.conf"
+
+    async def _prepare(self) -> None:
+        self._executable = await asyncio.to_thread(find_redis_server)
+        self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+
+    def _configure(self) -> tuple[int, list[str]]:
+        assert self._executable is not None, "prepared first"
+        port = self._choose_port()
+        self._write_settings(port)
+        return port, [str(self._executable), str(self._settings)]
 
     def _choose_port(self) -> int:
         settings = read_from(self._settings, 0).decode()
@@ -166,18 +103,6 @@ class RedisServer:
         # It reads quoted text as C does.
         folder = str(self.folder).replace("\\", "\\\\").replace('"', '\\"')
         write_private(self._settings, SETTINGS.format(host=HOST, port=port, folder=folder))
-
-    async def _wait_until_it_answers(self) -> None:
-        try:
-            async with asyncio.timeout(READY_WITHIN_S):
-                while not await self._answers():
-                    if not self.running:
-                        raise UnavailableError(f"redis ended at its start; {tail(self.log)}")
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise UnavailableError(
-                f"redis does not answer after {READY_WITHIN_S:.0f} s; {tail(self.log)}"
-            ) from None
 
     async def _answers(self) -> bool:
         """Whether the server answers a PING; while it loads its data it answers with an error."""

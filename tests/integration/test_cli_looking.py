@@ -104,6 +104,31 @@ async def test_doctor_names_bad_input_and_a_ledger_that_is_gone(
     assert [each["about"] for each in ran.answer["findings"]] == ["dead letters"]
 
 
+async def test_what_waits_is_counted_without_the_markers_of_transactions(
+    bootstrap_servers: str, topic_prefix: str
+) -> None:
+    world = await make_world(bootstrap_servers, topic_prefix)
+    await world.set_mode("partial")
+    await world.send([world.usage(world.task_in(0), 1)])
+    ran = await run(world, "doctor", "--json")
+    assert [each["lag"] for each in ran.answer["partitions"]] == [2, 1]
+    problems = [each["problem"] for each in ran.answer["findings"]]
+    assert problems == [
+        "no ledger: no heartbeat; 2 events wait",
+        "no ledger: no heartbeat; 1 event waits",
+    ]
+
+
+async def test_very_many_that_wait_are_told_by_their_offsets(
+    bootstrap_servers: str, topic_prefix: str
+) -> None:
+    world = await make_world(bootstrap_servers, topic_prefix)
+    task = world.task_in(1)
+    await world.send([world.usage(task, 1) for _ in range(11_000)])
+    ran = await run(world, "doctor", "--json")
+    assert [each["lag"] for each in ran.answer["partitions"]] == [0, 11_000]
+
+
 async def test_doctor_says_what_is_missing_and_how_to_make_it(
     bootstrap_servers: str, topic_prefix: str
 ) -> None:

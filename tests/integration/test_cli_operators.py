@@ -156,8 +156,8 @@ async def test_a_child_is_found_in_the_partition_of_its_family(world: World) -> 
 async def test_without_a_ledger_the_command_says_so_and_does_not_hang(
     bootstrap_servers: str, topic_prefix: str
 ) -> None:
-    world = await make_world(bootstrap_servers, topic_prefix)
+    world = await make_world(bootstrap_servers, topic_prefix, partitions=1)
     ran = await run(world, "mode", "enforce", *WHY)
     assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith("no ledger is running (partitions 0")
+    assert ran.err.startswith("no ledger is running (partition 0); ")
     assert "the event is written" in ran.err

@@ -1,11 +1,32 @@
 """Granting more, and judging a task's class anew."""
 
+from decimal import Decimal
+
 import pytest
 
 from schemas.topics import Topic
 from streams.budget import operators
+from streams.budget.amounts import AMOUNT_MAX
+from streams.budget.executions import task_class
+from streams.budget.limits import compute_limits, limits_in
+from streams.budget.policy import policy_from_toml
 from tests.unit.budget.story import all_said, story
 from tests.unit.budget.world import START_MS, World, record
+
+OPEN_LIST = policy_from_toml(
+    """
+    version = "open"
+    [phases.THINK]
+    tokens = 1000
+    latency_ms = 1000
+    weight = 1
+    [phases.default]
+    tokens = 100
+    latency_ms = 60000
+    weight = 1
+    """,
+    "open.toml",
+)
 
 
 def test_a_grant_takes_the_verdict_back_and_forgets_no_usage() -> None:
@@ -122,7 +143,7 @@ def test_all_open_tasks_are_granted_more_in_order_of_their_ids() -> None:
     ]
 
 
-def test_more_grants_than_are_remembered_are_folded_into_one(
+def test_more_grants_than_are_remembered_are_merged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert operators.GRANTS_MAX == 64
@@ -138,6 +159,84 @@ def test_more_grants_than_are_remembered_are_folded_into_one(
     """)
     assert world.lifecycles()[-1].limits["task"] == {"tokens": 60_000, "latency_ms": 810_000}
     assert len(world.task("TASK-1").grants) == 2
+
+
+def test_a_phase_named_after_more_grants_than_are_remembered_gets_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operators, "GRANTS_MAX", 2)
+    text = """
+        start TASK-1 planned=THINK
+        grant TASK-1 ×2
+        grant TASK-1 NAP.tokens=900
+        grant TASK-1 ×1.5
+        grant TASK-1 ×1.1
+        usage TASK-1 WALK 290  → continue     # 100 × 2 × 1.5 × 1.1 = 330 are the limit
+        usage TASK-1 NAP 1_300 → continue     # and 900 × 1.5 × 1.1 here
+        begin TASK-1 THINK
+    """
+    merged = story(text, policy=OPEN_LIST)
+    assert len(merged.task("TASK-1").grants) == 2
+    monkeypatch.undo()
+    separate = story(text, policy=OPEN_LIST)
+    assert len(separate.task("TASK-1").grants) == 4
+    limits = separate.task("TASK-1").limits
+    assert merged.task("TASK-1").limits == limits
+    assert limits_in(limits.phases["WALK"])[:2] == (330_000, 198_000)
+    assert limits_in(limits.phases["NAP"])[:2] == (1_485_000, 198_000)
+
+
+def test_another_class_after_more_grants_than_are_remembered_gets_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operators, "GRANTS_MAX", 2)
+    world = story("""
+        start TASK-1 planned=THINK
+        grant TASK-1 ×2
+        grant TASK-1 ×1.5
+        grant TASK-1 ×1.1
+        reclassify TASK-1 complexity=large
+    """)
+    assert world.lifecycles()[-1].limits["THINK"]["tokens"] == 29_700  # 6,000 × 1.5 × 3.3
+
+
+def test_what_was_granted_without_a_multiplier_is_merged_into_one_grant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operators, "GRANTS_MAX", 1)
+    world = story("""
+        start TASK-1 planned=THINK
+        grant TASK-1 THINK.tokens=7000
+        grant TASK-1 task.tokens=8000
+    """)
+    (grant,) = world.task("TASK-1").grants
+    assert grant.multiplier is None
+    assert world.lifecycles()[-1].limits["task"]["tokens"] == 8_000
+
+
+@pytest.mark.parametrize("multiplier", ["10", "1.000000001", "1.1", "3.333333333"])
+def test_an_endless_chain_of_grants_stays_small_and_never_lowers_a_limit(
+    multiplier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "GRANTS_MAX", 4)
+    world = World()
+    world.take(record("task.started", "TASK-1", "start", {}, START_MS))
+    task = world.task("TASK-1")
+    for number in range(24):
+        before = task.limits
+        data = {"multiplier": Decimal(multiplier), "by": "ada", "reason": "because"}
+        world.take(record("task.granted", "TASK-1", f"e-{number}", data, START_MS))
+        task = world.task("TASK-1")
+        limits = compute_limits(task.policy, task_class(task))
+        assert limits == task.limits  # merging them changes nothing
+        for name, lines in limits.phases.items():
+            for new, old in zip(limits_in(lines), limits_in(before.phases[name]), strict=True):
+                assert (new or 0) >= (old or 0)
+        assert len(task.grants) <= 4
+    product = task.grants[0].multiplier
+    assert product is not None
+    assert 1 < product <= AMOUNT_MAX
+    assert product * 10**9 == int(product * 10**9)
 
 
 def test_a_reclassification_recomputes_and_keeps_overrides_and_grants() -> None:

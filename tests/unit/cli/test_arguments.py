@@ -54,7 +54,8 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(
             ("import", "codex", "no-such.jsonl"),
-            "no-such.jsonl: No such file or directory; expected a file that can be read",
+            "FILE: 'no-such.jsonl' is not allowed; use a file that can be read "
+            "(No such file or directory)",
             id="a log that is not there",
         ),
         pytest.param(
@@ -64,7 +65,8 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(
             ("replay", "no-such.jsonl"),
-            "no-such.jsonl: No such file or directory; expected a file that can be read",
+            "FILE: 'no-such.jsonl' is not allowed; use a file that can be read "
+            "(No such file or directory)",
             id="replay of nothing",
         ),
         pytest.param(
@@ -79,7 +81,7 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(
             ("replay", "x", "--policy", "no-such.toml"),
-            "FILE: 'no-such.toml' is not allowed; use a file that can be read "
+            "--policy: 'no-such.toml' is not allowed; use a file that can be read "
             "(No such file or directory)",
             id="replay under no policy",
         ),
@@ -168,7 +170,7 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(
             ("recover", "T", "--end", "--refold", *WHY),
-            "--close-phase, --end, --refold: 'end_task, refold' is not allowed; "
+            "--close-phase, --end, --refold: '--end, --refold' is not allowed; "
             "use exactly one of them",
             id="two recoveries",
         ),
@@ -178,6 +180,26 @@ WHY = ("--reason", "a test")
             "(No such file or directory)",
             id="a policy that is not there",
         ),
+        pytest.param(
+            ("policy", "check", "no-such.toml"),
+            "FILE: 'no-such.toml' is not allowed; use a file that can be read "
+            "(No such file or directory)",
+            id="a policy to check that is not there",
+        ),
+        pytest.param(
+            ("replay", "."),
+            "FILE: '.' is not allowed; use events as JSON lines, or a log of claude-code, codex, "
+            "usage-jsonl (no *.jsonl or *.jsonl.gz in this folder)",
+            id="replay of an empty folder",
+        ),
+        *[
+            pytest.param(
+                (command, "--dir", "/etc/passwd"),
+                "--dir: '/etc/passwd' is not allowed; use a folder (this is a file)",
+                id=f"{command} in a file",
+            )
+            for command in ("tasks", "doctor", "up")
+        ],
         *[
             pytest.param(
                 (*command, "--dir", "no-such"),

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from schemas.fields import Metric, Number, Verdict
-from streams.cli.show import amount, bar, compact, duration, percent
+from streams.cli.show import all_partitions, amount, bar, compact, counted, duration, percent
 from streams.cli.tables import shortened
 
 
@@ -38,6 +38,17 @@ def test_a_duration_is_said_in_its_two_largest_units(passed_ms: int, shown: str)
 )
 def test_many_tokens_are_rounded_down(tokens: Number, shown: str) -> None:
     assert compact(tokens) == shown
+
+
+def test_one_is_not_said_as_many() -> None:
+    assert [counted(count, "file") for count in (0, 1, 1_200)] == [
+        "0 files",
+        "1 file",
+        "1,200 files",
+    ]
+    assert counted(1, "event waits", "events wait") == "1 event waits"
+    assert counted(2, "event waits", "events wait") == "2 events wait"
+    assert [all_partitions(count) for count in (1, 4)] == ["the only partition", "all 4 partitions"]
 
 
 @pytest.mark.parametrize(

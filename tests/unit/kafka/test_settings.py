@@ -1,5 +1,7 @@
 """Settings: where they come from, which wins, and what is said of a bad one."""
 
+import json
+import re
 import ssl
 from pathlib import Path
 
@@ -46,13 +48,13 @@ def test_the_file_of_the_current_folder_is_read(
     [
         pytest.param(
             {"STOPLOSS_PARTITIONS": "0"},
-            "STOPLOSS_PARTITIONS: '0' is not allowed; use `int` >= 1",
+            "STOPLOSS_PARTITIONS: '0' is not allowed; use a whole number from 1 to 10000",
             id="out of range",
         ),
         pytest.param(
             {"STOPLOSS_SECURITY_PROTOCOL": "tls"},
             "STOPLOSS_SECURITY_PROTOCOL: 'tls' is not allowed; "
-            "use PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL",
+            "use PLAINTEXT, SASL_PLAINTEXT, SASL_SSL, SSL",
             id="none of the choices",
         ),
         pytest.param(
@@ -78,7 +80,8 @@ def test_the_file_of_the_current_folder_is_read(
         ),
         pytest.param(
             {"STOPLOSS_CONFIG": "no/such.toml"},
-            "STOPLOSS_CONFIG: 'no/such.toml' is not allowed; use a file that exists",
+            "STOPLOSS_CONFIG: 'no/such.toml' is not allowed; "
+            "use a file that can be read (No such file or directory)",
             id="a file that is not there",
         ),
     ],
@@ -106,6 +109,39 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
         load_settings({}, file)
     assert str(caught.value).startswith(str(file))
     assert said in str(caught.value)
+
+
+def allowed_in(file: Path) -> str:
+    """Return what is allowed instead of what stands there, which may be fine."""
+    try:
+        load_settings({}, file)
+    except InvalidFieldError as error:
+        return error.allowed
+    return "that"
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+@pytest.mark.parametrize("bad", [[1], -5, "abc", "a b", 10**9, ""])
+def test_what_is_allowed_is_said_in_words(tmp_path: Path, name: str, bad: object) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"{name} = {json.dumps(bad)}")
+    assert not re.search("[`|]|int|str|null|None|[Ee]xpected|regex", allowed_in(file))
+
+
+@pytest.mark.parametrize(
+    ("variable", "allowed"),
+    [
+        ("PROMETHEUS_PORT", "a whole number from 1 to 65535"),
+        ("REPLICATION", "a whole number from -1 to 100"),
+        ("SESSION_TIMEOUT_MS", "a whole number from 1 to 3600000"),
+        ("TOPIC_PREFIX", "1 to 100 letters, digits, dots, underscores and hyphens"),
+        ("SASL_MECHANISM", "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+    ],
+)
+def test_a_variable_of_another_kind_is_named(variable: str, allowed: str) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        load_settings({f"STOPLOSS_{variable}": "a b"})
+    assert str(caught.value) == f"STOPLOSS_{variable}: 'a b' is not allowed; use {allowed}"
 
 
 def test_a_password_is_never_shown() -> None:

@@ -63,7 +63,7 @@ def test_somebody_elses_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> N
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidFieldError, match=r"use a folder that you can write \(File exists\)"):
+    with pytest.raises(InvalidFieldError, match=r"use a folder \(this is a file\)"):
         DataFolder(tmp_path / "file").make()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import StoplossError, UnavailableError
+from schemas.errors import InvalidFieldError, StoplossError, UnavailableError
 from streams.local.download import download
 from streams.local.jars import KAFKA_VERSION, Jar, kafka_jars, locked_jars
 from streams.local.ports import HOST, free_ports
@@ -88,6 +88,17 @@ def test_an_abandoned_download_leaves_nothing(repository: Path, tmp_path: Path) 
     with pytest.raises(UnavailableError, match="abandoned"):
         download([JAR], tmp_path / "cache" / "jars", url_of(repository), abandoned=lambda: True)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["maven", "ftp://maven/", "/srv/maven"])
+async def test_a_mirror_that_is_no_url_is_refused(tmp_path: Path, named: str) -> None:
+    environ = {"STOPLOSS_CACHE_DIR": str(tmp_path), "STOPLOSS_MAVEN_REPOSITORY": named}
+    with pytest.raises(InvalidFieldError) as refused:
+        await kafka_jars(environ)
+    assert str(refused.value) == (
+        f"STOPLOSS_MAVEN_REPOSITORY: '{named}' is not allowed; "
+        "use a URL that begins with https:// or http://"
+    )
 
 
 async def test_without_network_and_cache_the_error_says_what_to_do(tmp_path: Path) -> None:

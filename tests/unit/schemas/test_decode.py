@@ -291,7 +291,7 @@ def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(
             "not_json",
             "value",
             "[" * 80,
-            "JSON that is nested less deeply",
+            "JSON nested at most 256 levels deep",
             id="deep",
         ),
         pytest.param(
@@ -299,7 +299,7 @@ def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(
             "not_json",
             "value",
             '{"type":' * 10,
-            "JSON that is nested less deeply",
+            "JSON nested at most 256 levels deep",
             id="deep objects",
         ),
         pytest.param(
