@@ -35,6 +35,7 @@ class Cause(msgspec.Struct):
     offset: int
     value: bytes
     key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class World:
