@@ -194,8 +194,8 @@ def _first_headers(
     kept: list[DeadLetterHeader] = []
     size_bytes = 0
     for name, value in headers:
-        if size_bytes + _size_bytes([(name, value)]) > HEADERS_BYTES_MAX:
-            break
+        if _size_bytes([(name, value)]) > HEADERS_BYTES_MAX:
+            break  # not even tried: it may be as large as all that is wanted in memory
         header = kept_header(name, value)
         larger_bytes = size_bytes + len(ENCODER.encode(header)) + 1  # and a comma
         if larger_bytes > HEADERS_BYTES_MAX:

@@ -68,7 +68,7 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("mode", operators.mode, "Say who is really held."),
     ("reclassify", operators.reclassify, "Change a task's complexity or importance."),
     ("explain", operators.explain, "Answer a review or block in writing."),
-    ("recover", operators.recover, "Mend a task that is stuck."),
+    ("recover", operators.recover, "Mend a stuck task, or a torn record."),
     ("verify", verifying.verify, "Fold again, and compare what the ledger wrote."),
     ("doctor", doctor.doctor, "Look for what is wrong."),
 )

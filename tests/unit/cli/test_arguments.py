@@ -162,14 +162,15 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(("explain", "T"), "Missing option '--text'", id="an explanation of silence"),
         pytest.param(
-            ("recover", "T", *WHY),
-            "--close-phase, --end, --refold: 'none' is not allowed; use exactly one of them",
-            id="a recovery that does nothing",
+            ("recover", "T", "--end", "--partition", "1", *WHY),
+            "--partition: 1 is not allowed; use it where a record is rebuilt: without --close-phase, "
+            "--end and --refold",
+            id="a partition where the task says it",
         ),
         pytest.param(
             ("recover", "T", "--end", "--refold", *WHY),
             "--close-phase, --end, --refold: 'end_task, refold' is not allowed; "
-            "use exactly one of them",
+            "use one of them, or none",
             id="two recoveries",
         ),
         pytest.param(
@@ -199,6 +200,11 @@ WHY = ("--reason", "a test")
                 ("recover", "T", "--end", *WHY),
             )
         ],
+        pytest.param(
+            ("recover", "T", *WHY, "--dir", "no-such"),
+            "no-such: there is no data folder of stoploss; start one with `stoploss up --dir ",
+            id="a rebuild where nothing ever ran",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_allowed(
