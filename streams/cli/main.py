@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import (
+    dead_letters,
     demo,
     doctor,
     importing,
@@ -74,6 +75,9 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
 )
 for name, command, short_help in COMMANDS:
     app.command(name, short_help=short_help)(command)
+app.add_typer(
+    dead_letters.app, name="dead-letters", short_help="List what was refused, and send it again."
+)
 app.add_typer(policies.app, name="policy", help="Check, apply or show the policy.")
 app.add_typer(topics.app, name="topics", help="Create or check the topics.")
 

@@ -135,7 +135,7 @@ async def operate_on_task(
     record = operator_record(log, kind, task_id, root, seen.partition, data)
     watches = await watch_outputs(log, [seen.partition])
     written = await _write(log, [record], timeout_s)
-    await _folded(log, view, watches, written, timeout_s)
+    await until_folded(log, view, watches, written, timeout_s)
     await raise_if_refused(log, watches, written)
     decisions = await _caused(log, watches[0], written[0])
     return TaskOutcome(
@@ -166,7 +166,7 @@ async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) ->
     ]
     watches = await watch_outputs(log, partitions)
     written = await _write(log, records, timeout_s)
-    await _folded(log, view, watches, written, timeout_s)
+    await until_folded(log, view, watches, written, timeout_s)
     await raise_if_refused(log, watches, written)
     outcomes = []
     for watch, at in zip(watches, written, strict=True):
@@ -282,7 +282,7 @@ async def _write(log: Log, records: Sequence[Record], timeout_s: float) -> list[
     ]
 
 
-async def _folded(
+async def until_folded(
     log: Log,
     view: LedgerView,
     watches: Sequence[Watch],
@@ -343,14 +343,14 @@ async def raise_if_refused(log: Log, watches: Sequence[Watch], written: Sequence
         RefusedEventError: the first that stands there.
     """
     for watch, at in zip(watches, written, strict=True):
-        await _visible(log, Topic.DEAD_LETTERS, watch.partition)
+        await until_visible(log, Topic.DEAD_LETTERS, watch.partition)
         for letter in await log.dead_letters(watch.partition, first=watch.dead_letters):
             if letter.input.offset == at.offset:
                 raise RefusedEventError(Refused(letter.reason, letter.detail), at)
 
 
 async def _caused(log: Log, watch: Watch, at: Written) -> list[Decision]:
-    await _visible(log, Topic.DECISIONS, watch.partition)
+    await until_visible(log, Topic.DECISIONS, watch.partition)
     found = []
     async for record in log.records(Topic.DECISIONS, watch.partition, watch.decisions):
         if record.value is not None:
@@ -361,7 +361,7 @@ async def _caused(log: Log, watch: Watch, at: Written) -> list[Decision]:
     return found
 
 
-async def _visible(log: Log, topic: Topic, partition: int) -> None:
+async def until_visible(log: Log, topic: Topic, partition: int) -> None:
     """Wait until all that is written to a partition now can be read."""
     reader = log.reader(topic, partition)
     written = await reader.written_offset()
