@@ -35,6 +35,7 @@ from streams.cli.operating import (
 )
 from streams.cli.reading import LedgerView, Log
 from streams.kafka.errors import FencedError, UnconfirmedBatchError
+from streams.kafka.owners import groups_at_work
 from streams.kafka.ports import Record
 from streams.kafka.reader import start_client
 from streams.kafka.session import KafkaWriter
@@ -100,12 +101,14 @@ async def rebuild_record(
         on_progress: told how many events are folded, and how many there are.
 
     Raises:
+        InvalidFieldError: the ledger has another group than our settings.
         UnknownKeyError: there is no such record, or it is not clear which one is meant.
         NotRebuildableError: `events` does not reach back far enough.
         UnavailableError: Kafka does not answer, or no ledger goes on afterwards.
     """
     client = await start_client(settings, [settings.topic(topic) for topic in READ], "recover")
     try:
+        await _check_group(settings)
         log = Log(settings, client)
         where = await _partition_of(log, client, key, partition)
         rebuild = Rebuild(client, settings, where, key, builtin_policy(), on_progress)
@@ -125,6 +128,18 @@ async def rebuild_record(
         return _outcome(rebuild, key, where, done, keys, at)
     finally:
         await client.close()
+
+
+async def _check_group(settings: Settings) -> None:
+    """Refuse to write beside a ledger that we would not fence.
+
+    Raises:
+        InvalidFieldError: a ledger is at work in another group.
+    """
+    others = await groups_at_work(settings) - {settings.group_id()}
+    if others:
+        names = ", ".join(sorted(name.removeprefix(settings.topic_prefix) for name in others))
+        raise InvalidFieldError("group", settings.group, f"that of the ledger that runs: {names}")
 
 
 async def _partition_of(log: Log, client: Any, key: str, partition: int | None) -> int:  # noqa: ANN401 - aiokafka has no types

@@ -125,7 +125,7 @@ class Rebuild:
         there, wanted = self.stored.last.get(self._key), self._rebuilt(self._key)
         if there is None or wanted is None:
             return there is wanted
-        if self._missing():
+        if self._missing() or self._strangers():
             return False
         if self.from_checkpoint:
             there, wanted = known_part(there), known_part(wanted)
@@ -140,7 +140,8 @@ class Rebuild:
             NotRebuildableError: it says why.
         """
         stored = self.stored
-        made = [(key, self._rebuilt(key)) for key in [*self._missing(), self._key]]
+        keys = [*self._missing(), *self._strangers(), self._key]
+        made = [(key, self._rebuilt(key)) for key in keys]
         if self._key != self._own_key:
             if stored.own_is_last:  # a batch ends with it
                 made.append((self._own_key, stored.own_record))
@@ -243,6 +244,16 @@ class Rebuild:
         """Return the keys that the record refers to and that are not there."""
         stored = self.stored.last
         return [key for key in self._referred() if key not in stored and key != self._key]
+
+    def _strangers(self) -> list[str]:
+        """Return other partitions' own keys: a restore takes their records for this one's."""
+        if self._key != self._own_key:
+            return []
+        return [
+            key
+            for key in self.stored.last
+            if key.startswith(PARTITION_KEY) and key != self._own_key
+        ]
 
     def _referred(self) -> list[str]:
         if self._key == self._own_key:

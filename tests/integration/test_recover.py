@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import aiokafka
@@ -11,9 +12,19 @@ import pytest
 from schemas.topics import Topic
 from streams.budget.policy import builtin_policy
 from streams.cli.reading import opened
+from streams.kafka.owners import groups_at_work
+from streams.kafka.settings import load_settings
+from streams.kafka.topics import create_or_check_topics
 from streams.ledger.health import Health
 from tests.integration.kafka_world import RunningLedger, World, eventually, make_world
-from tests.integration.recorded_log import POLICY, remove_first_events
+from tests.integration.recorded_log import (
+    PARTITIONS,
+    POLICY,
+    Raw,
+    copy_log,
+    record_log,
+    remove_first_events,
+)
 from tests.integration.shell import Ran, environ, stoploss
 
 pytestmark = pytest.mark.integration
@@ -157,6 +168,20 @@ async def test_a_foreign_record_stops_its_partition_until_it_is_deleted(world: W
     assert (await run(world, "verify")).code == 0
 
 
+async def test_the_record_of_another_partition_is_deleted_with_the_own_rebuilt(
+    world: World,
+) -> None:
+    other = json.dumps(await stored(world, "partition/1")).encode()
+    await plant(world, "partition/1", other)
+    async with world.ledger() as ledger:
+        await until_named(ledger, "partition/0")
+        ran = await run(world, "recover", "partition/0", *WHY, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.answer["keys"] == ["partition/1", "partition/0"]
+        await uses(world, world.task_in(0), 13)
+    assert (await run(world, "verify")).code == 0
+
+
 async def test_what_a_record_refers_to_comes_back_with_it(world: World) -> None:
     parent = world.task_in(0)
     await plant(world, parent, None)
@@ -242,6 +267,22 @@ async def test_without_the_first_events_it_says_that_it_cannot(world: World) -> 
     )
 
 
+async def test_beside_a_ledger_of_another_group_nothing_is_written(world: World) -> None:
+    """Its transactional id is another one: it would not be fenced."""
+    await plant(world, "hello", b"torn")
+    async with world.ledger():
+        await uses(world, world.task_in(1), 11)
+        await eventually(lambda: _is_at_work(world))
+        env = environ(world.settings, STOPLOSS_GROUP="other")
+        ran = await stoploss("recover", "hello", *WHY, env=env)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "group: 'other' is not allowed; use that of the ledger that runs: ledger\n"
+
+
+async def _is_at_work(world: World) -> bool:
+    return await groups_at_work(world.settings) == {world.settings.group_id()}
+
+
 @pytest.fixture
 async def trimmed(bootstrap_servers: str, topic_prefix: str) -> World:
     """A partition whose first events are gone, since a checkpoint; OLD began before, NEW after."""
@@ -295,3 +336,36 @@ async def test_a_task_from_before_the_checkpoint_cannot_be_rebuilt(trimmed: Worl
         "tasks, partition 0, key OLD: cannot be rebuilt: it began, or its family did, before the "
         "first event that is left\n"
     )
+
+
+async def test_where_tasks_does_not_say_how_far_the_ledger_came_the_other_topics_do(
+    bootstrap_servers: str, topic_prefix: str
+) -> None:
+    """Compaction leaves of a key the last record alone, and that one is torn."""
+    log = await record_log(bootstrap_servers, f"{topic_prefix}whole.")
+    world = World(
+        load_settings(
+            {},
+            bootstrap_servers=bootstrap_servers,
+            topic_prefix=topic_prefix,
+            partitions=PARTITIONS,
+        )
+    )
+
+    def torn(records: list[Raw]) -> list[Raw]:
+        own = [
+            record
+            for record in records
+            if record.topic is Topic.TASKS and record.key == b"partition/0"
+        ]
+        kept = [record for record in records if record not in own]
+        return [*kept, replace(own[-1], value=b"torn")]
+
+    await copy_log(world.settings, log, torn)
+    await create_or_check_topics(world.settings)
+    async with world.ledger() as ledger:
+        await until_named(ledger, "partition/0")
+        ran = await run(world, "recover", "partition/0", *WHY, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.answer["done"] == "rebuilt"
+    assert (await run(world, "verify")).code == 0
