@@ -195,10 +195,11 @@ def replay(
     """Send refused records again, when what was wrong is mended: the oldest first.
 
     Each goes to events with its key, its headers and its event's id, but without its sequence, since
-    later events of its source have been counted. The ledger drops an event whose source and id it
-    has counted: sent twice, a letter changes nothing. Who sent it and why stands in the headers
-    stoploss_replayed_by and stoploss_replayed_reason. What would be refused again is not sent: an
-    event that is too large, or of which only a part was kept, never can be.
+    later events of its source have been counted. The ledger drops an event whose source and id are
+    among the last that it counted for the task without a sequence (256 of them by default): sent
+    twice, a letter changes nothing. Who sent it and why stands in the headers stoploss_replayed_by
+    and stoploss_replayed_reason. What would be refused again is not sent: an event that is too
+    large, or of which only a part was kept, never can be.
 
     Exit code 1 where a record was refused again; it is a new letter then.
 

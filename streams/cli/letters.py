@@ -115,6 +115,13 @@ class UnknownLetterError(AnswerIsNoError):
         )
 
 
+class UnreadableLetterError(AnswerIsNoError):
+    """What a letter keeps of its record is not what a ledger writes."""
+
+    def __init__(self, number: LetterNumber, why: str) -> None:
+        super().__init__(f"{number}: what was kept of the record cannot be read: {why}")
+
+
 def letter_number(text: str) -> LetterNumber:
     """Return what a number means.
 
@@ -168,7 +175,7 @@ async def find_letter(log: Log, number: LetterNumber) -> Letter:
 
 def letter_answer(letter: Letter) -> LetterAnswer:
     """Return everything about a letter."""
-    data, kept = letter.data, original_bytes(letter.data.original)
+    data, kept = letter.data, value_of(letter)
     try:
         text = kept.decode()
     except UnicodeDecodeError:
@@ -194,7 +201,7 @@ def letter_answer(letter: Letter) -> LetterAnswer:
 
 def editable(letter: Letter) -> bytes:
     """Return the event to be corrected: in structured mode, as far as its bytes allow that."""
-    value, headers = original_bytes(letter.data.original), headers_of(letter)
+    value, headers = value_of(letter), headers_of(letter)
     if is_binary_mode(headers):
         event = structured(value, headers)
         if not isinstance(event, Refusal):
@@ -202,9 +209,28 @@ def editable(letter: Letter) -> bytes:
     return value
 
 
+def value_of(letter: Letter) -> bytes:
+    """Return the bytes of the refused record, as far as they were kept.
+
+    Raises:
+        UnreadableLetterError: they are not there as they should be.
+    """
+    try:
+        return original_bytes(letter.data.original)
+    except ValueError as error:
+        raise UnreadableLetterError(letter.number, str(error)) from None
+
+
 def headers_of(letter: Letter) -> Headers:
-    """Return the headers of the refused record, as far as they were kept."""
-    return original_headers(letter.data.headers)
+    """Return the headers of the refused record, as far as they were kept.
+
+    Raises:
+        UnreadableLetterError: they are not there as they should be.
+    """
+    try:
+        return original_headers(letter.data.headers)
+    except ValueError as error:
+        raise UnreadableLetterError(letter.number, str(error)) from None
 
 
 def _row(letter: Letter) -> LetterRow:

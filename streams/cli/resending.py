@@ -12,13 +12,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from schemas.decode import (
-    Headers,
-    Refusal,
-    decode_event,
-    is_binary_mode,
-    original_bytes,
-)
+from schemas.decode import Headers, Refusal, decode_event, is_binary_mode
 from schemas.errors import InvalidFieldError
 from schemas.events import PARTITION_PREFIX, Event
 from schemas.outputs import DeadLetterDetail
@@ -29,9 +23,11 @@ from streams.cli.letters import (
     Letter,
     LetterFilter,
     LetterNumber,
+    UnreadableLetterError,
     find_letter,
     headers_of,
     matching,
+    value_of,
 )
 from streams.cli.operating import Watch, Written, until_folded, until_visible, watch_outputs
 from streams.cli.reading import LedgerView, Log
@@ -209,13 +205,16 @@ def _obstacle(letter: Letter) -> str | None:
         )
     if data.detail.field.startswith(OVERRIDES_FIELD) and data.task_id is not None:
         return "its event counted, without the overrides; `stoploss grant` raises limits"
-    value = original_bytes(data.original)
+    try:
+        value, headers = value_of(letter), headers_of(letter)
+    except UnreadableLetterError as error:
+        return str(error).removeprefix(f"{letter.number}: ")
     if len(value) > EVENT_BYTES_MAX:
         return (
             f"cannot be sent again: {len(value)} bytes, and an event has at most {EVENT_BYTES_MAX}; "
             "correct its sender, or send a smaller one with --file"
         )
-    event = decode_event(value, headers_of(letter))
+    event = decode_event(value, headers)
     if isinstance(event, Refusal):
         detail = event.detail
         return (
@@ -227,7 +226,7 @@ def _obstacle(letter: Letter) -> str | None:
 
 def _sendable(log: Log, letter: Letter, why: Why) -> Sendable:
     headers = [(name, raw) for name, raw in headers_of(letter) if name != SEQUENCE_HEADER]
-    value = original_bytes(letter.data.original)
+    value = value_of(letter)
     record = HeadedRecord(
         log.settings.topic(Topic.EVENTS),
         letter.number.partition,
