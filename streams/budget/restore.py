@@ -208,8 +208,11 @@ def _read_policy(partition: int, key: str, value: bytes) -> Policy:
 
 
 def _restore_partition(state: PartitionState, key: str, data: PartitionStateData) -> None:
-    if key != partition_subject(state.partition):
-        raise TornStateError(state.partition, key, "it belongs to another partition")
+    own_key = partition_subject(state.partition)
+    if key != own_key:
+        raise TornStateError(
+            state.partition, own_key, f"another partition's {key} stands beside it"
+        )
     if data.partition != state.partition:
         raise TornStateError(state.partition, key, f"it is partition {data.partition}'s")
     state.next_offset = data.next_offset

@@ -232,8 +232,10 @@ def test_tasks_without_the_record_of_their_partition_are_torn() -> None:
         restored(world)
 
 
-def test_the_record_of_another_partition_is_named_by_its_own_key() -> None:
+def test_the_record_of_another_partition_is_named() -> None:
     world = story("start TASK-1")
     world.records["partition/9"] = world.records[f"partition/{PARTITION}"]
-    with pytest.raises(TornStateError, match="key partition/9: it belongs to another partition"):
+    with pytest.raises(
+        TornStateError, match="key partition/3: another partition's partition/9 stands beside it"
+    ):
         restored(world)
