@@ -55,11 +55,19 @@ class Policy:
         self.retention_ms = int(clock["retention_ms"])
         self.recent_count = int(document["dedupe"]["recent"])
         self.requires_review = bool(document["governance"]["critical_requires_review"])
+        self._first = {
+            name: min((share for _, share in ladder), default=0)
+            for name, ladder in self.ladders.items()
+        }
         self._cache: dict[Any, int | None] = {}
 
     def allows(self, phase: str) -> bool:
         """Tell whether events may name this phase."""
         return phase in self.listed or (self.has_default and phase not in {"task", DEFAULT})
+
+    def first_share(self, key: CellKey) -> int:
+        """Return the lowest share of a cell's ladder, in ten-thousandths; 0 where it has none."""
+        return self._first["task" if key[0] is None else "phase", key[1]]
 
     def phase_limit(
         self, phase: str, metric: str, factors: tuple[str, str, str | None, Decimal | int]

@@ -1,20 +1,18 @@
 """One partition's inputs, in order, and what each of them must have caused."""
 
-import base64
 import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from streams.verify.independent.expected import (
+    Expected,
+)
 from streams.verify.independent.limits import (
-    BLOCK,
     LEVELS,
     CellKey,
     Policy,
-    as_number,
-    built_in,
 )
+from streams.verify.independent.standing import BREAKER, SPENT, Standing
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -22,7 +20,6 @@ from streams.verify.independent.task import (
     STUCK_DUE,
     Run,
     Task,
-    level_name,
 )
 from streams.verify.independent.wire import (
     METRICS,
@@ -35,65 +32,51 @@ from streams.verify.independent.wire import (
     read_event,
 )
 
-BREAKER = "breaker"
 KEPT = -1  # instead of a deadline: past its retention, and it has children
 REVIEW = LEVELS.index("review")
-PARTIALLY_HELD = frozenset({"low", "medium"})
-COUNTED = ("tool_calls", "files_read", "output_chars")
-TOKENS = (
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
+# Fields of a report that are counters as they are.
+SUMMED = frozenset(
+    {
+        "input_tokens",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "cost_usd",
+        "tool_calls",
+        "files_read",
+        "output_chars",
+    }
 )
 
 
-@dataclass(slots=True)
-class Expected:
-    """A record that an input must have caused: what must stand in its data.
-
-    `cells` are those of a decision's task as they stood, since the contract does not say which of
-    several at the same level a decision names. `is_deletion`: a record without a value.
-    """
-
-    topic: str
-    key: str | None
-    facts: Data
-    cells: dict[CellKey, tuple[int, int, int]] | None = None  # used, limit, level
-    is_deletion: bool = False
-
-
-class Partition:
+class Partition(Standing):
     """The state of one partition; `fold` changes it by one record of `events`."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.own_subject = f"partition/{number}"
-        self.clock_ms = 0
-        self.mode, self.mode_by = "observe", ""
-        self.policy = built_in()
-        self.tasks: dict[str, Task] = {}
-        self.children: dict[str, set[str]] = {}
-        self._sequences: dict[str, int] = {}
-        self._recent: list[tuple[str, str]] = []
-        self._heap: list[tuple[int, str]] = []
-        self._touched: dict[str, Task] = {}  # whose verdict is to be judged
-        self._offset = 0
-        self._expected: list[Expected] = []
-
     def fold(
-        self, offset: int, append_ms: int, value: bytes | None, headers: Headers
+        self,
+        offset: int,
+        append_ms: int,
+        value: bytes | None,
+        headers: Headers,
+        *,
+        is_refused: bool = False,
     ) -> list[Expected]:
-        """Return what a record must have caused, of each key in order."""
+        """Return what a record must have caused, of each key in order.
+
+        Args:
+            is_refused: there is a dead letter of it. That is believed of a policy alone: the
+                contract does not say how its hash is made.
+        """
         self._offset, self._expected = offset, []
+        self.subject, self.linked, self.unsure = None, [], []
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
             event = read_event(value, headers, self.number)
-            self._take(event, value)
-        except RefusedError as refused:
-            self._letter(value, str(refused))
+            self._take(event, value, is_refused=is_refused)
+        except RefusedError:
+            self._letter(value)
         return self._expected
 
     # Time
@@ -118,8 +101,9 @@ class Partition:
             if due[0] <= due_ms:
                 self.clock_ms = max(self.clock_ms, due_ms)
                 if due[2] == LEVEL_DUE:
+                    if task_id in self._touched and self.is_partial:
+                        self.unsure.append(task_id)
                     self._cross_all(task, due[3], due_ms, is_firm=False)
-                    self._touched[task_id] = task
                 else:
                     self._settle()
                     self._due(task, due[1], due[2])
@@ -127,6 +111,11 @@ class Partition:
                 self._schedule(task)
         self._settle()
         self.clock_ms = append_ms
+        if self.is_partial:
+            # Which levels are one decision, and how its cell stands by then, depends on what became
+            # due for other tasks between them: for those that began earlier, that is not known.
+            for one in self._expected:
+                one.cells = None
 
     def _schedule(self, task: Task) -> None:
         due = task.next_due(self.clock_ms)
@@ -158,9 +147,10 @@ class Partition:
 
     # Events
 
-    def _take(self, event: Event, value: bytes | None) -> None:
+    def _take(self, event: Event, value: bytes | None, *, is_refused: bool) -> None:
+        self.subject = event.subject
         if event.subject == self.own_subject:
-            self._take_for_all(event)
+            self._take_for_all(event, is_refused=is_refused)
             return
         task = self.tasks.get(event.subject)
         if task is not None and self._is_repeated(event, task):
@@ -175,11 +165,17 @@ class Partition:
             self._check_overrides(task, event, value)
         _TAKERS[event.kind](self, task, event)
         task.last_ms = self.clock_ms
-        self._settle()
-        self._schedule(task)
+        if self._touched:
+            self._settle()
+        if event.kind != "phase.usage":
+            self._schedule(task)
 
     def _check(self, event: Event, task: Task | None) -> None:
         """Refuse what depends on the policy and the limits of the task."""
+        if event.kind == "phase.usage":
+            if not (self.policy if task is None else task.policy).allows(event.data["phase"]):
+                raise RefusedError("invalid_field")
+            return
         if event.kind == "task.started" and task is not None and task.is_known:
             return  # ignored, whatever it says
         if event.kind == "task.recovered":
@@ -265,7 +261,7 @@ class Partition:
         if "parent_task_id" in data:
             self._link(task, data["parent_task_id"])
         self._lifecycle(task, "started")
-        self._roll_up(task, *_spent(task))
+        self._roll_up(task, task.spent_tokens, task.spent_cost)
         self._relevel(task)
         for name in self._descendants(task.id):
             below = self._touched[name] = self.tasks[name]
@@ -274,11 +270,12 @@ class Partition:
     def _check_overrides(self, task: Task, event: Event, value: bytes | None) -> None:
         overrides = event.data.get("budget_overrides")
         if overrides is not None and _overrides(overrides, task.policy) is None:
-            self._letter(value, "invalid_field")
+            self._letter(value)
 
     def _link(self, task: Task, parent: str) -> None:
-        """Put a task below its parent: what it has used by now rolls up."""
+        """Put a task below its parent."""
         task.parent = parent
+        self.linked.append(task.id)
         if parent not in self.tasks:
             self._schedule(self._open(parent, is_inferred=True))
         self.children.setdefault(parent, set()).add(task.id)
@@ -304,7 +301,6 @@ class Partition:
         else:
             run.closed_ms, run.outcome = self.clock_ms, "open_at_end"
             self._publish(task, phase, run)
-        self._evaluate(task, _all_of(phase))
 
     def _usage(self, task: Task, event: Event) -> None:
         data = event.data
@@ -316,6 +312,8 @@ class Partition:
         metered, cost = task.policy.metered(data), data.get("cost_usd", 0)
         self._count(run, data, task.policy.execution_max_ms)
         run.metered += metered
+        task.spent_tokens += metered
+        task.spent_cost += cost
         for key, amount in (
             ((phase, "tokens"), metered),
             ((None, "tokens"), metered),
@@ -329,16 +327,22 @@ class Partition:
         elif not task.is_open:
             run.outcome, run.closed_ms = "open_at_end", self.clock_ms
             self._publish(task, phase, run)
-        self._evaluate(task, _all_of(phase))
-        self._roll_up(task, metered, cost)
+        # The latency of a run that was begun does not come from its usage.
+        keys = _all_of(phase) if run.opened_ms is None else _spent_of(phase)
+        self._cross_all(task, keys, self.clock_ms)
+        if task.parent is not None:
+            self._roll_up(task, metered, cost)
+        # Usage of the open run brings no deadline nearer; that of others adds to the latency.
+        if run is not task.open_run or task.due_ms is None:
+            self._schedule(task)
 
     def _count(self, run: Run, data: Data, execution_max_ms: int) -> None:
         counters = run.counters
         calls = data.get("model_calls", 1)
         counters["model_calls"] = counters.get("model_calls", 0) + calls
-        for name in (*TOKENS, *COUNTED, "cost_usd"):
-            if name in data:
-                counters[name] = counters.get(name, 0) + data[name]
+        for name, count in data.items():
+            if name in SUMMED:
+                counters[name] = counters.get(name, 0) + count
         duration_ms = data.get("duration_ms", 0)
         if 0 <= duration_ms <= execution_max_ms:
             counters["duration_ms"] = counters.get("duration_ms", 0) + duration_ms
@@ -358,7 +362,7 @@ class Partition:
                 attempt = max(task.phases.get(phase, {}), default=1)
         run = task.run(phase, attempt)
         self._finish(task, phase, run, data.get("outcome", "completed"), event)
-        self._evaluate(task, _all_of(phase))
+        self._cross_all(task, _all_of(phase), self.clock_ms)
 
     def _finish(self, task: Task, phase: str, run: Run, outcome: str, event: Event | None) -> None:
         """End a run, by the enforcer's word or because something else ended it."""
@@ -397,14 +401,9 @@ class Partition:
             for level, _ in reversed(ladder):
                 if stays < level <= cell.level:
                     self._breach(task, key, used, level, is_withdrawn=True)
-            cell.level = min(cell.level, stays)
-
-    def _firm_level(self, task: Task, key: CellKey, used: int) -> int:
-        """Return the level that is reached without the estimate of the open run."""
-        run = task.open_run
-        if run is not None and key[0] in {None, task.open_phase} and run.estimates():
-            used -= run.latency_ms(self.clock_ms, task.policy.execution_max_ms)
-        return task.reached(key, used)
+            if stays < cell.level:
+                cell.level = stays
+                self._touched[task.id] = task
 
     def _ended(self, task: Task, event: Event) -> None:
         if task.is_open:
@@ -415,7 +414,7 @@ class Partition:
             for run in runs.values():
                 if run.outcome is None:
                     self._finish(task, phase, run, "open_at_end", event)
-        self._evaluate(task, list(task.cells))
+        self._cross_all(task, list(task.cells), self.clock_ms)
         self._settle()  # while it is open
         task.ended_ms, task.outcome = self.clock_ms, outcome
         self._lifecycle(task, "ended", outcome=outcome)
@@ -472,11 +471,11 @@ class Partition:
         if task.open_run is not None and task.open_phase is not None:
             phase = task.open_phase
             self._finish(task, phase, task.open_run, outcome, event)
-            self._evaluate(task, _all_of(phase))
+            self._cross_all(task, _all_of(phase), self.clock_ms)
 
     # Events for all tasks
 
-    def _take_for_all(self, event: Event) -> None:
+    def _take_for_all(self, event: Event, *, is_refused: bool) -> None:
         if event.kind == "clock.tick":
             return
         if event.sequence is not None:
@@ -485,245 +484,40 @@ class Partition:
         elif (event.source, event.id) in self._recent:
             return
         check_rules(event)
+        if event.kind == "policy.set":
+            self._set_policy(event, is_refused=is_refused)
         if event.sequence is not None:
             self._sequences[event.source] = event.sequence
         else:
             self._recent = [*self._recent[-255:], (event.source, event.id)]
-        if event.kind == "policy.set":
-            self.policy = Policy(event.data["policy"], event.data["hash"])
-        elif event.kind == "mode.set":
+        if event.kind == "mode.set":
             self._set_mode(event.data["mode"], event.data["by"])
-        else:
+        elif event.kind == "all.granted":
             for task in self._open_tasks():
                 task.last_offset = self._offset
                 self._grant(task, event.data["multiplier"])
                 self._settle()
                 self._schedule(task)
 
-    def _open_tasks(self) -> list[Task]:
-        return [self.tasks[name] for name in sorted(self.tasks) if self.tasks[name].is_open]
+    def _set_policy(self, event: Event, *, is_refused: bool) -> None:
+        if is_refused:
+            raise RefusedError("invalid_field")
+        try:
+            self.policy = Policy(event.data["policy"], event.data["hash"])
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            raise RefusedError("invalid_field") from None
 
     def _set_mode(self, mode: str, by: str) -> None:
-        before = self.mode, self.mode_by == BREAKER
+        before, before_by = self.mode, self.mode_by
         self.mode, self.mode_by = mode, by
-        if before == (mode, by == BREAKER):
+        if before == mode and before_by is not None and (before_by == BREAKER) == (by == BREAKER):
             return
         for task in self._open_tasks():
             if task.verdict >= REVIEW:
+                if before == mode and before_by is None:
+                    self.unsure.append(task.id)
                 task.last_offset = self._offset
                 self._decide(task)
-
-    # What follows
-
-    def _ancestors(self, task: Task) -> Iterator[Task]:
-        above = task.parent
-        while above is not None:
-            parent = self.tasks.get(above)
-            if parent is None:
-                return
-            yield parent
-            above = parent.parent
-
-    def _roll_up(self, task: Task, metered: int, cost: int) -> None:
-        if not metered and not cost:
-            return
-        for above in self._ancestors(task):
-            above.last_ms = self.clock_ms
-            for metric, amount in (("tokens", metered), ("cost_usd", cost)):
-                if (cell := above.cells.get((None, metric))) is not None:
-                    cell.used += amount
-            self._evaluate(above, [(None, "tokens"), (None, "cost_usd")])
-
-    def _evaluate(self, task: Task, keys: Iterable[CellKey]) -> None:
-        """Publish the levels that were reached; the verdict follows with the event's end."""
-        self._cross_all(task, keys, self.clock_ms)
-        self._touched[task.id] = task
-
-    def _cross_all(
-        self, task: Task, keys: Iterable[CellKey], at_ms: int, *, is_firm: bool = True
-    ) -> None:
-        """Publish the levels that were reached; on the estimate of an open run they are not firm."""
-        for key in keys:
-            if (cell := task.cells.get(key)) is not None:
-                used = task.used(key, at_ms)
-                level = task.reached(key, used)
-                if level > cell.level:
-                    self._cross(task, key, used, level)
-                    if is_firm and key[1] == "latency_ms":
-                        cell.firm = max(cell.firm, self._firm_level(task, key, used))
-
-    def _relevel(self, task: Task) -> None:
-        """Judge every cell by its new limit: a level may fall."""
-        for key, cell in task.cells.items():
-            used = task.used(key, self.clock_ms)
-            level = task.reached(key, used)
-            if level > cell.level:
-                self._cross(task, key, used, level)
-            cell.level = level
-            cell.firm = min(cell.firm, level)
-        self._touched[task.id] = task
-
-    def _cross(self, task: Task, key: CellKey, used: int, to_level: int) -> None:
-        cell = task.cells[key]
-        for level, _ in task.policy.ladders["task" if key[0] is None else "phase", key[1]]:
-            if cell.level < level <= to_level:
-                self._breach(task, key, used, level)
-        cell.level = to_level
-
-    def _settle(self) -> None:
-        """Publish the verdicts that changed, also of those that inherit them."""
-        touched, self._touched = self._touched, {}
-        heirs: dict[str, Task] = {}
-        for task in touched.values():
-            was_blocked, task.is_blocked = task.is_blocked, task.own_level() == BLOCK
-            if task.is_blocked != was_blocked:
-                heirs.update((name, self.tasks[name]) for name in self._descendants(task.id))
-        for task in heirs.values():
-            self._take_over(task)
-        for task in (touched | heirs).values():
-            verdict = BLOCK if task.inherited_from is not None else task.own_level()
-            if verdict != task.verdict and (task.is_open or task.id in touched):
-                self._decide(task, verdict)
-
-    def _descendants(self, task_id: str) -> Iterator[str]:
-        waiting, seen = [task_id], {task_id}
-        while waiting:
-            for one in self.children.get(waiting.pop(), ()):
-                if one not in seen:
-                    seen.add(one)
-                    waiting.append(one)
-                    if one in self.tasks:
-                        yield one
-
-    def _take_over(self, task: Task) -> None:
-        """Let an open task take over the block of an ancestor, or leave it."""
-        if task.is_open:
-            blocked = [one.id for one in self._ancestors(task) if one.is_blocked]
-            task.inherited_from = blocked[0] if blocked else None
-
-    # Records
-
-    def _decide(self, task: Task, verdict: int | None = None) -> None:
-        previous, task.verdict = task.verdict, task.verdict if verdict is None else verdict
-        task.decisions += 1
-        reason = self._unenforced(task)
-        is_inherited = task.inherited_from is not None and task.own_level() < BLOCK
-        source = self.tasks[task.inherited_from] if is_inherited and task.inherited_from else task
-        self._expected.append(
-            Expected(
-                "decisions",
-                task.id,
-                {
-                    "task_id": task.id,
-                    "number": task.decisions,
-                    "verdict": level_name(task.verdict),
-                    "previous": level_name(previous),
-                    "enforced": reason is None,
-                    "unenforced_reason": reason,
-                    "inherited_from": task.inherited_from if is_inherited else None,
-                    "mode": self.mode,
-                    **_policy_of(task),
-                    "limits_version": task.limits_version,
-                    "input": self._input(),
-                },
-                {
-                    key: (source.used(key, self.clock_ms), cell.limit, cell.level)
-                    for key, cell in source.cells.items()
-                },
-            )
-        )
-
-    def _unenforced(self, task: Task) -> str | None:
-        """Return why nobody is held; the first reason that applies."""
-        if not task.is_open:
-            return "ended"
-        if self.mode == "enforce":
-            return None
-        if self.mode == "partial" and task.importance in PARTIALLY_HELD:
-            return None
-        return BREAKER if self.mode_by == BREAKER else self.mode
-
-    def _breach(
-        self, task: Task, key: CellKey, used: int, level: int, *, is_withdrawn: bool = False
-    ) -> None:
-        phase, metric = key
-        cell = {"scope": "task" if phase is None else "phase", "metric": metric}
-        limit = task.cells[key].limit
-        self._expected.append(
-            Expected(
-                "breaches",
-                task.id,
-                {
-                    "task_id": task.id,
-                    "cell": cell if phase is None else cell | {"phase": phase},
-                    "level": level_name(level),
-                    "withdrawn": is_withdrawn,
-                    "used": as_number(used, metric),
-                    "limit": as_number(limit, metric, is_limit=True),
-                    "ratio": ratio(used, limit, metric),
-                    "limits_version": task.limits_version,
-                    "input": self._input(),
-                },
-            )
-        )
-
-    def _publish(self, task: Task, phase: str, run: Run) -> None:
-        run.revision += 1
-        self._expected.append(
-            Expected(
-                "executions",
-                task.id,
-                {
-                    "task_id": task.id,
-                    "phase": phase,
-                    "attempt": run.attempt,
-                    "revision": run.revision,
-                    "outcome": run.outcome,
-                    "latency_ms": Decimal(
-                        run.latency_ms(self.clock_ms, task.policy.execution_max_ms)
-                    ),
-                    "metered_tokens": as_number(run.metered, "tokens"),
-                    "counters": counters_as_numbers(run.counters),
-                    "limits": {
-                        metric: as_number(task.cells[phase, metric].limit, metric, is_limit=True)
-                        for metric in METRICS
-                        if (phase, metric) in task.cells
-                    },
-                    "complexity": task.complexity,
-                    "importance": task.importance,
-                    "task_type": task.task_type,
-                },
-            )
-        )
-
-    def _lifecycle(self, task: Task, change: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON
-        self._expected.append(
-            Expected(
-                "lifecycle",
-                task.id,
-                {
-                    "task_id": task.id,
-                    "change": change,
-                    "complexity": task.complexity,
-                    "importance": task.importance,
-                    "budgeted_importance": task.budgeted_importance(),
-                    "limits_version": task.limits_version,
-                    "limits": limits_as_numbers(task),
-                    **_policy_of(task),
-                    "input": self._input(),
-                    **facts,
-                },
-            )
-        )
-
-    def _letter(self, value: bytes | None, reason: str) -> None:
-        original = base64.b64encode(value or b"").decode()
-        self._expected.append(
-            Expected("dead-letters", None, {"reason": reason, "original": original})
-        )
-
-    def _input(self) -> Data:
-        return {"partition": self.number, "offset": self._offset}
 
 
 def _all_of(phase: str | None) -> list[CellKey]:
@@ -731,16 +525,8 @@ def _all_of(phase: str | None) -> list[CellKey]:
     return [*own, *((None, metric) for metric in METRICS)]
 
 
-def _policy_of(task: Task) -> Data:
-    """Return how a task's policy is named; nothing where none was set yet."""
-    policy = task.policy
-    return {"policy": {"version": policy.version, "hash": policy.hash}} if policy.hash else {}
-
-
-def _spent(task: Task) -> tuple[int, int]:
-    """Return what the cells of a task have used, its descendants' part included."""
-    tokens, cost = (task.cells.get((None, metric)) for metric in ("tokens", "cost_usd"))
-    return tokens.used if tokens else 0, cost.used if cost else 0
+def _spent_of(phase: str) -> list[CellKey]:
+    return [(phase, "tokens"), (phase, "cost_usd"), *SPENT]
 
 
 def _overrides(value: Any, policy: Policy) -> dict[str, dict[str, int]] | None:  # noqa: ANN401
@@ -753,30 +539,6 @@ def _overrides(value: Any, policy: Policy) -> dict[str, dict[str, int]] | None: 
         return None
     if not all(name == "task" or policy.allows(name) for name in limits):
         return None
-    return limits
-
-
-def ratio(used: int, limit: int, metric: str) -> Decimal | None:
-    """Return used / limit with 4 decimals, rounded down."""
-    scale = 1000 if metric == "tokens" else 1
-    return None if limit == 0 else Decimal(used * 10_000 // (limit * scale)).scaleb(-4)
-
-
-def counters_as_numbers(counters: dict[str, int]) -> dict[str, Decimal]:
-    """Return counters that are not 0, in their units."""
-    return {
-        name: Decimal(count).scaleb(-9) if name == "cost_usd" else Decimal(count)
-        for name, count in counters.items()
-        if count
-    }
-
-
-def limits_as_numbers(task: Task) -> dict[str, dict[str, Decimal]]:
-    """Return limits by phase or "task", then metric, in the metric's unit."""
-    limits: dict[str, dict[str, Decimal]] = {}
-    for (phase, metric), cell in task.cells.items():
-        name = "task" if phase is None else phase
-        limits.setdefault(name, {})[metric] = as_number(cell.limit, metric, is_limit=True)
     return limits
 
 

@@ -1,7 +1,7 @@
 """What is judged, and what is said of it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from streams.verify.independent.wire import Headers
 
@@ -9,6 +9,20 @@ Input = tuple[int, int, bytes | None, bytes | None, Headers]  # offset, append_m
 Output = tuple[int, bytes | None, bytes | None]  # offset, key, value
 TOPICS = ("dead-letters", "lifecycle", "breaches", "executions", "decisions")
 SHOWN_LENGTH_MAX = 300
+
+
+def _is_whole(_: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a `partition_checkpoint` says: where a partition stood before input `next_offset`."""
+
+    next_offset: int
+    clock_ms: int
+    mode: str
+    policy_hash: str
 
 
 @dataclass(frozen=True)
@@ -20,18 +34,21 @@ class Records:
         events: the inputs. They are read once, so that they may come from a stream.
         outputs: `tasks` and those of `TOPICS`, committed records only. They are read once, `tasks`
             first, the others side by side with the inputs.
-        trimmed: topics of which retention has removed the first records.
+        trimmed: tells whether retention has removed the first records of a topic.
         compacted_before_ms: of `decisions`, what is older may have been compacted.
-        later_offset: where the ledger had come to when everything was read; what inputs after those
-            that `tasks` stands at have caused is not judged. None: it did not go on meanwhile.
+        later_offset: asked when all is read, says where the ledger has come to meanwhile: what
+            inputs after those that `tasks` stands at have caused is not judged. None: no further.
+        checkpoint: where `events` no longer begin at the first one, what is known of the partition
+            before them; only tasks are judged that began afterwards. None: all inputs are there.
     """
 
     partition: int
     events: Iterable[Input]
     outputs: Mapping[str, Iterable[Output]]
-    trimmed: frozenset[str] = field(default_factory=frozenset)
+    trimmed: Callable[[str], bool] = _is_whole
     compacted_before_ms: int | None = None
-    later_offset: int | None = None
+    later_offset: Callable[[], int] | None = None
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,6 @@ from streams.verify.independent.limits import (
 )
 from streams.verify.independent.wire import METRICS
 
-SUMMED = (
-    "model_calls",
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "cost_usd",
-    "duration_ms",
-    "tool_calls",
-    "files_read",
-    "output_chars",
-    "unknown_usage",
-    "estimated_usage",
-)
-
-
 # What becomes due, in the order in which it is decided where a moment is the same.
 LEVEL_DUE, STUCK_DUE, END_DUE, FORGET_DUE = range(4)
 Due = tuple[int, str, int, tuple[CellKey, ...]]  # when, of which phase, what, and of which cells
@@ -80,6 +63,7 @@ class Cell:
     """A limit, and the level that it stands at; `firm`: what a measured latency has confirmed."""
 
     limit: int
+    first: int  # the amount, times `PARTS`, that reaches its first level
     used: int = 0  # of tokens and cost; latency is the sum over the runs
     level: int = 0
     firm: int = 0
@@ -107,6 +91,8 @@ class Task:
     outcome: str | None = None
     ended_ms: int | None = None
     limits_version: int = 1
+    spent_tokens: int = 0  # with what its descendants have spent, also where no cell counts it
+    spent_cost: int = 0
     cells: dict[CellKey, Cell] = field(default_factory=dict)
     phases: dict[str, dict[int, Run]] = field(default_factory=dict)
     open_phase: str | None = None
@@ -174,14 +160,17 @@ class Task:
                 del self.cells[key]
         for key, limit in limits.items():
             cell = self.cells.get(key)
+            first = self.policy.first_share(key) * limit * SCALE[key[1]]
             if cell is None:
-                self.cells[key] = Cell(limit, self._used_before(key))
+                self.cells[key] = Cell(limit, first, self._used_before(key))
             else:
-                cell.limit = limit
+                cell.limit, cell.first = limit, first
 
     def _used_before(self, key: CellKey) -> int:
         phase, metric = key
-        runs = self.runs() if phase is None else self.phases.get(phase, {}).values()
+        if phase is None:
+            return {"tokens": self.spent_tokens, "cost_usd": self.spent_cost}.get(metric, 0)
+        runs = self.phases.get(phase, {}).values()
         if metric == "tokens":
             return sum(run.metered for run in runs)
         return sum(run.counters.get("cost_usd", 0) for run in runs) if metric == "cost_usd" else 0
@@ -251,18 +240,13 @@ class Task:
     def reached(self, key: CellKey, used: int) -> int:
         """Return the level that an amount reaches."""
         cell = self.cells[key]
-        # Most events come nowhere near the first level.
-        if used * 2 < cell.limit * SCALE[key[1]] and self._first_share(key) * 2 >= PARTS:
-            return 0
+        if used * PARTS < cell.first:
+            return 0  # most events come nowhere near a level
         level = 0
         for step, amount in self.thresholds(key):
             if used * PARTS >= amount:
                 level = step
         return level
-
-    def _first_share(self, key: CellKey) -> int:
-        ladder = self.policy.ladders["task" if key[0] is None else "phase", key[1]]
-        return min((share for _, share in ladder), default=PARTS)
 
     def own_level(self) -> int:
         """Return the highest level of its cells."""

@@ -207,7 +207,7 @@ def absolute_limits(value: Any) -> dict[str, dict[str, int]]:  # noqa: ANN401 - 
 
 
 _name, _phase, _long = _text(1, 200), _text(1, 64), _text(0, 4_000)
-_required = _text(1, 4_000)
+_required, _trace = _text(1, 4_000), _text(0, 128)
 _attempt, _tokens, _count = _whole(1, 1_000_000), _whole(0, TOKENS_MAX), _whole(0, COUNT_MAX)
 _duration = _whole(-DURATION_MS_MAX, DURATION_MS_MAX)
 _complexity, _importance = _one_of(*COMPLEXITIES), _one_of(*IMPORTANCES)
@@ -357,32 +357,29 @@ def _event(envelope: Data, partition: int) -> Event:
     fields = FIELDS.get(kind)
     if fields is None:
         raise RefusedError("unknown_type")
-    specversion = envelope.get("specversion")
-    if specversion is not None and specversion != "1.0":
+    get = envelope.get
+    if get("specversion", "1.0") not in {"1.0", None}:
         raise RefusedError("invalid_field")
-    subject = _name(envelope.get("subject"))
+    subject = _name(get("subject"))
     if kind in OF_PARTITION:
         if subject != f"partition/{partition}":
             raise RefusedError("invalid_field")
     else:
         _task_id(subject)
-    time = _name(envelope.get("time"))
+    time = _name(get("time"))
     try:
-        datetime.fromisoformat(time)
+        is_dated = datetime.fromisoformat(time).tzinfo is not None
     except ValueError:
-        raise RefusedError("invalid_field") from None
-    for name, high in (("partitionkey", 200), ("traceparent", 128)):
-        if (text := envelope.get(name)) is not None:
-            _text(1 if name == "partitionkey" else 0, high)(text)
-    return Event(
-        kind=kind,
-        id=_name(envelope.get("id")),
-        source=_name(envelope.get("source")),
-        subject=subject,
-        time=time,
-        sequence=_sequence(envelope.get("sequence")),
-        data=_data(envelope.get("data"), fields),
-    )
+        is_dated = False
+    if not is_dated:
+        raise RefusedError("invalid_field")
+    if (text := get("partitionkey")) is not None:
+        _name(text)
+    if (text := get("traceparent")) is not None:
+        _trace(text)
+    sequence = _sequence(get("sequence"))
+    data = _data(get("data"), fields)
+    return Event(kind, _name(get("id")), _name(get("source")), subject, time, sequence, data)
 
 
 def _sequence(value: Any) -> int | None:  # noqa: ANN401 - any JSON

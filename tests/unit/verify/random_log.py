@@ -75,8 +75,15 @@ def _topics() -> list[str]:
     return [topic.value for topic in topics]
 
 
-def random_inputs(seed: int, count: int) -> list[tuple[bytes, int]]:
-    """A history that meets many rules: four tasks, small limits, a short memory."""
+def random_inputs(
+    seed: int, count: int, *, repeats: bool = True, of_one_name: int = 1_000_000
+) -> list[tuple[bytes, int]]:
+    """A history that meets many rules: four tasks, small limits, a short memory.
+
+    Args:
+        repeats: whether some events are sent twice.
+        of_one_name: after so many events there are four new tasks.
+    """
     chance = random.Random(seed)
     at_ms = START_MS
     inputs = [(record("policy.set", OWN_SUBJECT, "p", policy_data(POLICY), at_ms), at_ms)]
@@ -84,22 +91,25 @@ def random_inputs(seed: int, count: int) -> list[tuple[bytes, int]]:
     for index in range(1, count):
         at_ms += chance.choice(MOVES_MS)
         (kind,) = chance.choices(kinds, weights)
-        if kind != "garbage" and chance.random() < 0.05 and index > 3:
+        if repeats and chance.random() < 0.05 and index > 3:
             inputs.append((chance.choice(inputs[1:])[0], at_ms))  # sent twice
             continue
-        inputs.append((_value(chance, kind, index, at_ms), at_ms))
+        inputs.append((_value(chance, kind, index, at_ms, index // of_one_name), at_ms))
     return inputs
 
 
-def _value(chance: random.Random, kind: str, index: int, at_ms: int) -> bytes:
+def _value(chance: random.Random, kind: str, index: int, at_ms: int, name: int) -> bytes:
     if kind == "garbage":
         return chance.choice([b"}", b"[]", b'{"type":"stoploss.other"}', b"", b'{"id":1}'])
     is_for_all = kind in {"clock.tick", "all.granted", "mode.set", "policy.set"}
+    data = DATA[kind](chance)
+    if data and "parent_task_id" in data:
+        data["parent_task_id"] += f"-{name}"
     return record(
         kind,
-        OWN_SUBJECT if is_for_all else chance.choice(TASKS),
+        OWN_SUBJECT if is_for_all else f"{chance.choice(TASKS)}-{name}",
         f"e-{index}",
-        DATA[kind](chance),
+        data,
         at_ms - chance.choice([0, 0, 0, 5_000, 400_000]),
         source=chance.choice(["one", "one", "two"]),
         sequence=chance.choice([None, index]),
