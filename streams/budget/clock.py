@@ -50,7 +50,11 @@ def advance(state: PartitionState, clock_ms: int) -> None:
         task = _live_task(state, due)
         if task is None:
             continue
-        state.clock_ms = max(state.clock_ms, due[0])
+        if due[0] > state.clock_ms:
+            # One verdict for all of an instant; not for all of a move of the clock, or decisions
+            # would depend on when somebody else's event came.
+            _settle_all(state, pending)
+            state.clock_ms = due[0]
         if due[3] == LEVEL_DUE:
             _reach_level(state, task, due)
             pending[task.task_id] = task

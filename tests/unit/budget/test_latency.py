@@ -66,7 +66,12 @@ def test_what_became_due_is_published_at_its_deadline_however_late_it_is_seen() 
         (None, "review", 300_000),
         (None, "block", 400_000),
     ]
-    assert len(world.decisions()) == 1
+    assert [(one.verdict.value, one.used) for one in world.decisions()] == [
+        ("notice", 90_000),
+        ("warn", 150_000),
+        ("review", 200_000),
+        ("block", 400_000),
+    ]
 
 
 def test_the_measured_duration_replaces_the_estimate_and_withdraws_its_levels() -> None:
@@ -85,7 +90,10 @@ def test_the_measured_duration_replaces_the_estimate_and_withdraws_its_levels() 
         "TASK-1 task latency_ms notice withdrawn",
     ]
     assert all_said(world, Topic.DECISIONS) == [
-        "TASK-1 continue to block observe",
+        "TASK-1 continue to notice observe",
+        "TASK-1 notice to warn observe",
+        "TASK-1 warn to review observe",
+        "TASK-1 review to block observe",
         "TASK-1 block to notice observe",
     ]
     assert world.lifecycles()[-1].overshoot is None  # of a block that nobody was to blame for

@@ -80,10 +80,11 @@ def test_what_is_due_in_the_same_event_as_a_change_is_decided_first() -> None:
         usage TASK-1 THINK 12_000 +3m   → block
     """)
     assert all_said(world, Topic.DECISIONS) == [
-        "TASK-1 continue to warn observe",
+        "TASK-1 continue to notice observe",
+        "TASK-1 notice to warn observe",
         "TASK-1 warn to block observe",
     ]
-    assert [one.event_id for one in world.decisions()] == [None, "e-2"]
+    assert [one.event_id for one in world.decisions()] == [None, None, "e-2"]
 
 
 def test_what_becomes_due_is_decided_in_order_of_deadline_then_task_then_phase() -> None:
@@ -166,7 +167,7 @@ def test_every_record_moves_the_clock(line: str, offsets: int) -> None:
     world = story(f"""
         start TASK-1 planned=THINK
         begin TASK-1 THINK
-        {line}                    → TASK-1 continue to warn observe
+        {line}                    → TASK-1 notice to warn observe
     """)
     assert world.state.next_offset == offsets
 
