@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,9 +16,10 @@ from schemas.errors import UnavailableError
 from schemas.topics import Topic
 from streams.budget.policy import builtin_policy
 from streams.kafka.appender import Appender
+from streams.kafka.connection import KafkaConnect
 from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings
-from streams.ledger.assignment import Assignment
+from streams.ledger.assignment import Assignment, group_consumer
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
 from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
@@ -55,7 +57,9 @@ async def run_ledger(
     shared = Shared(
         settings=settings,
         default_policy=builtin_policy(),
+        connect=KafkaConnect(settings),
         appender=Appender(settings, "ledger-appender"),
+        wall_ms=_wall_ms,
         metrics=metrics,
         health=health,
         freeze=own_process,
@@ -90,7 +94,7 @@ async def _serve(shared: Shared, stop: asyncio.Event) -> None:
     )
     await client.close()
     async with asyncio.TaskGroup() as group:
-        assignment = Assignment(shared, group)
+        assignment = Assignment(shared, group, group_consumer(settings))
         try:
             await assignment.start()
             shared.health.back("group")
@@ -128,6 +132,10 @@ async def _wait(stop: asyncio.Event, wait_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             await stop.wait()
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _said(error: BaseException) -> str:
