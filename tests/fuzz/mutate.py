@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -58,6 +59,7 @@ _LARGE: tuple[Callable[[bytes], bytes], ...] = (
 )
 
 
+@lru_cache(maxsize=2_000)  # the corpus has some hundred records
 def _tokens(value: bytes) -> tuple[list[Span], list[Span]]:
     """Return where values stand, and where names do."""
     found = list(_TOKEN.finditer(value))
@@ -78,7 +80,6 @@ class Mutator:
 
     def __init__(self, chance: random.Random, corpus: Sequence[bytes]) -> None:
         self._chance, self._corpus = chance, corpus
-        self._tokens: dict[bytes, tuple[list[Span], list[Span]]] = {}
 
     def record(self) -> Broken:
         """Return a broken record, one of five in binary mode or with foreign headers."""
@@ -120,12 +121,7 @@ class Mutator:
     def odd(self, value: bytes) -> bytes:
         """Put odd values in the place of others, seldom of names."""
         chance = self._chance
-        found = self._tokens.get(value)
-        if found is None:
-            found = _tokens(value)
-            if len(self._tokens) < 2 * len(self._corpus):
-                self._tokens[value] = found
-        values, names = found
+        values, names = _tokens(value)
         if not values:
             return value
         spans = chance.choices(values, k=chance.choice((1, 1, 1, 2, 4)))
@@ -143,7 +139,7 @@ class Mutator:
         if roll < 0.8:
             return chance.choice(NO_JSON)
         other = chance.choice(self._corpus)
-        values, _ = self._tokens.get(other) or _tokens(other)
+        values, _ = _tokens(other)
         if not values:
             return b"null"
         start, end = chance.choice(values)
