@@ -77,7 +77,7 @@ def draw_weather(chance: random.Random) -> Weather:
             crashes.append((chance.choice(places), chance.choice((1, 1, 2, 3, 5, 8))))
     return Weather(
         faults=faults,
-        rate=chance.choice((0.01, 0.03, 0.1)),
+        rate=chance.choice((0.01, 0.05, 0.2)),
         latency_s=chance.choice((0.0005, 0.005, 0.03)),
         crashes=crashes,
     )

@@ -42,6 +42,7 @@ SETTINGS = Settings(
 DONE_WITHIN_S = 60.0
 ENDED_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.1
+BURST_S = 0.3
 STEPS_MAX = 1_000_000  # a history has some thousands
 ANYWHERE_STEPS = 300  # between two crashes that are anywhere
 
@@ -201,8 +202,14 @@ class World:
                 await asyncio.sleep(self._chance.choice((0.01, 0.3, 1.0)))
 
     def _plan_events(self) -> None:
+        """Let events come evenly, or in bursts: then more is open when something goes wrong."""
+        bursts_s = [self._chance.uniform(0, self._span_s) for _ in range(3)]
+        is_even = self._chance.random() < 0.4
         for _ in range(self._event_count):
-            at_s = self._chance.uniform(0, self._span_s)
+            if is_even:
+                at_s = self._chance.uniform(0, self._span_s)
+            else:
+                at_s = self._chance.choice(bursts_s) + self._chance.uniform(0, BURST_S)
             self._loop.call_later(at_s, self._write)
 
     def _write(self) -> None:
