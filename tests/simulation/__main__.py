@@ -40,6 +40,7 @@ class Tally:
         _say(self.line())
         for fault, count in self.met.faults.most_common():
             _say(f"{count:9} {fault.value}")
+        _say(f"{self.met.fenced:9} requests of an owner that had been replaced")
         _say("crashes by place:")
         for place, count in self.met.crashes.most_common():
             _say(f"{count:9} {place}")

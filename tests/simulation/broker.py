@@ -162,6 +162,7 @@ class Broker:
         self._loop, self._chance, self._clock_ms, self._tell = loop, chance, clock_ms, tell
         self._partitions: dict[Place, Partition] = defaultdict(Partition)
         self._producers: dict[str, _Producer] = defaultdict(_Producer)
+        self.fenced = 0  # requests of an epoch that is over
         self.on_append: Callable[[Record], None] = lambda _record: None
 
     def partition(self, topic: str, partition: int) -> Partition:
@@ -248,6 +249,7 @@ class Broker:
 
     def _check(self, name: str, epoch: int) -> None:
         if self._producers[name].epoch != epoch:
+            self.fenced += 1
             raise FencedEpochError(f"{name}: epoch {epoch} is over")
 
     def _expire(self, name: str, epoch: int) -> None:

@@ -89,7 +89,9 @@ class Met:
     def __init__(self) -> None:
         self.faults: Counter[Fault] = Counter()
         self.crashes: Counter[str] = Counter()
+        self.fenced = 0  # requests of an owner that had been replaced
 
     def add(self, other: "Met") -> None:
         self.faults += other.faults
         self.crashes += other.crashes
+        self.fenced += other.fenced

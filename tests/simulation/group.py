@@ -33,6 +33,7 @@ class Member:
         self._has_subscribed = asyncio.Event()
         self._listener: Listener | None = None
         self.is_cut_off = False
+        self.partitions: list[int] = []
 
     async def start(self) -> None:
         pass
@@ -61,8 +62,8 @@ class Member:
         assert listener is not None
         while True:
             self.must_rejoin.clear()
-            partitions = await self._group.join(self)
-            owned = [TopicPartition(self._group.topic, partition) for partition in partitions]
+            self.partitions = await self._group.join(self)
+            owned = [TopicPartition(self._group.topic, number) for number in self.partitions]
             await listener.on_partitions_assigned(owned)
             await self.must_rejoin.wait()
             await listener.on_partitions_revoked(owned)

@@ -42,6 +42,7 @@ def test_every_fault_has_really_happened(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         met.add(outcome.met)
     assert [fault.value for fault in Fault if not met.faults[fault]] == []
+    assert met.fenced > 0
     assert [place for place in (*IN_DOUBT, ANYWHERE) if not met.crashes[place]] == []
 
 

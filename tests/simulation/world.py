@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -121,7 +120,9 @@ class World:
             serving = [tasks.create_task(self._serve()) for _ in range(self._process_count)]
             self._plan_events()
             self._plan_trouble()
-            await asyncio.sleep(self._span_s)
+            # Zombies make the span longer while it is waited for.
+            while (left_s := self._span_s - loop.time()) > 0:  # noqa: ASYNC110 - not for a condition
+                await asyncio.sleep(left_s)
             self._calm_down()
             await self._until_done()
             self._end()
@@ -133,6 +134,7 @@ class World:
         self._network.close()
         loop.on_step(lambda: None)
         self.simulated_s = loop.time()
+        self.met.fenced = self._broker.fenced
 
     def tell(self, line: str) -> None:
         """Note what happened; the trace of a seed is always the same."""
@@ -291,7 +293,7 @@ class World:
             if self.weather.has(fault):
                 for _ in range(self._chance.randint(1, 3)):
                     at_s = self._chance.uniform(0, self._span_s)
-                    self._loop.call_later(at_s, partial(self._trouble, fault, happen))
+                    self._loop.call_later(at_s, self._trouble, fault, happen)
 
     def _trouble(self, fault: Fault, happen: Callable[[], None]) -> None:
         if not self._network.is_calm:
@@ -300,9 +302,16 @@ class World:
             happen()
 
     def _cut_off(self) -> None:
-        if self._serving:
-            process = self._chance.choice(list(self._serving.values()))
-            self._group.cut_off(process.member, self._chance.uniform(0.5, 5))
+        """Make a zombie, and let events come while there are two owners."""
+        owners = [process for process in self._serving.values() if process.member.partitions]
+        if not owners:
+            return
+        process = self._chance.choice(owners)
+        session_s = self.settings.session_timeout_ms / 1000
+        self._group.cut_off(process.member, session_s * self._chance.choice((0.5, 2, 4)))
+        for _ in range(5):
+            self._loop.call_later(session_s * self._chance.uniform(1, 2), self._write)
+        self._span_s = max(self._span_s, self._loop.time() + 2 * session_s)
 
     def _restart(self) -> None:
         if self._serving:
