@@ -13,11 +13,9 @@ from typing import Any
 import aiokafka.errors
 
 from schemas.errors import UnavailableError
-from schemas.topics import Topic
 from streams.budget.policy import builtin_policy
 from streams.kafka.appender import Appender
 from streams.kafka.connection import KafkaConnect
-from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings
 from streams.ledger.assignment import Assignment, group_consumer
 from streams.ledger.health import LedgerHealth
@@ -64,37 +62,44 @@ async def run_ledger(
         health=health,
         freeze=own_process,
     )
+    await serve(shared, stop, lambda: group_consumer(settings))
+
+
+async def serve(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
+    """Be a member of the group until `stop`, again and again where that fails.
+
+    Args:
+        shared: what the partitions are given.
+        stop: set it to end.
+        make_consumer: returns the group's consumer, not started; each is good for one membership.
+    """
     failures = 0
     try:
         while not stop.is_set():
             try:
-                await _serve(shared, stop)
+                await _take_part(shared, stop, make_consumer)
             except (aiokafka.errors.KafkaError, UnavailableError, OSError) as error:
-                health.away("group", _said(error))
+                shared.health.away("group", _said(error))
                 await _wait(stop, min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
                 failures = min(failures + 1, 10)
             else:
                 failures = 0
     finally:
-        health.stopping()
+        shared.health.stopping()
         await shared.appender.close()
 
 
-async def _serve(shared: Shared, stop: asyncio.Event) -> None:
+async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
     """Be a member of the group until `stop`, or until something is wrong with the group.
 
     Raises:
         KafkaError: of the group.
         UnavailableError: no broker answers, or there is no topic.
     """
-    settings = shared.settings
     # A consumer that asks for a topic which does not exist may create it, with wrong settings.
-    client = await start_client(
-        settings, [settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)], "ledger-start"
-    )
-    await client.close()
+    await (await shared.connect(0)).close()
     async with asyncio.TaskGroup() as group:
-        assignment = Assignment(shared, group, group_consumer(settings))
+        assignment = Assignment(shared, group, make_consumer())
         try:
             await assignment.start()
             shared.health.back("group")
@@ -102,7 +107,7 @@ async def _serve(shared: Shared, stop: asyncio.Event) -> None:
         finally:
             if stop.is_set():
                 shared.health.stopping()
-            await assignment.close(settings.stop_deadline_ms / 1000)
+            await assignment.close(shared.settings.stop_deadline_ms / 1000)
     if failed is not None:
         raise failed
 
