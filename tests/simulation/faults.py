@@ -18,6 +18,7 @@ class Fault(enum.StrEnum):
     RESTART = "restart"  # told to end, as in a rolling upgrade
     REBALANCE = "rebalance"
     ZOMBIE = "zombie"  # cut off from the group, not from the log
+    GROUP_ERROR = "group error"  # and everything begins anew in the same process
     UNAVAILABLE = "unavailable"  # a request does not arrive
     LOST_ANSWER = "lost answer"  # it arrives, is done, and nobody hears of it
     SLOW = "slow"  # it takes longer than anybody waits

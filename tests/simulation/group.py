@@ -6,10 +6,12 @@ over. Until it hears of that, it goes on with what it had: a zombie.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+import aiokafka.errors
 from aiokafka.structs import TopicPartition
 
 from streams.kafka.settings import Settings
@@ -31,12 +33,15 @@ class Member:
         self._group, self.sender = group, sender
         self.must_rejoin = asyncio.Event()
         self._has_subscribed = asyncio.Event()
+        self._has_failed = asyncio.Event()
         self._listener: Listener | None = None
+        self._task: asyncio.Task[None] | None = None
         self.is_cut_off = False
         self.partitions: list[int] = []
 
     async def start(self) -> None:
-        pass
+        self.sender.must_live()
+        self._task = asyncio.get_running_loop().create_task(self._take_part())
 
     def subscribe(self, _topics: list[str], listener: Listener) -> None:
         self._listener = listener
@@ -46,16 +51,33 @@ class Member:
         pass
 
     async def getmany(self, timeout_ms: int) -> None:
-        await asyncio.sleep(timeout_ms / 1000)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._has_failed.wait()
+                raise aiokafka.errors.UnknownError("the group")
 
     async def commit(self, _offsets: Mapping[TopicPartition, int]) -> None:
         """Nothing depends on it."""
 
     async def stop(self) -> None:
         self.sender.must_live()
+        self._end()
         self._group.leave(self)
 
-    async def take_part(self) -> None:
+    def fail(self) -> None:
+        """Let the next look at the group say that something is wrong with it."""
+        self._has_failed.set()
+
+    def die(self) -> None:
+        """Do nothing any more, without a word to anybody."""
+        self._end()
+        self._group.lose(self)
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _take_part(self) -> None:
         """Join, be told what is ours, give it back, and join again; until cancelled."""
         await self._has_subscribed.wait()
         listener = self._listener

@@ -1,13 +1,13 @@
-"""One ledger process: the driver as `run_ledger` starts it, on the simulated log; and its death."""
+"""One ledger process: the driver from `streams.ledger.run` down, on the simulated log; and its death."""
 
 import asyncio
 from collections.abc import Callable
 
 from streams.budget.policy import Policy
-from streams.ledger.assignment import Assignment
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport
 from streams.ledger.partition import Shared
+from streams.ledger.run import serve
 from tests.simulation.group import Group, Member
 from tests.simulation.links import Link, SimulatedAppender
 from tests.simulation.network import Sender
@@ -28,10 +28,9 @@ class Process:
         self, link: Link, group: Group, policy: Policy, wall_ms: Callable[[], int]
     ) -> None:
         self.sender: Sender = link.sender
-        self.member = Member(group, self.sender)
-        self._group, self._settings = group, link.settings
+        self._group = group
         self._shared = Shared(
-            settings=self._settings,
+            settings=link.settings,
             default_policy=policy,
             connect=link,
             appender=SimulatedAppender(link),
@@ -42,28 +41,24 @@ class Process:
         )
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.member: Member | None = None
 
     def __repr__(self) -> str:
         return f"<Process {self.sender.name}>"
 
     async def run(self) -> None:
-        """Serve until `stop` or `crash`, as `streams.ledger.run` does."""
-        self._task = asyncio.current_task()
+        """Serve until `stop` or `crash`."""
+        serving = serve(self._shared, self._stop, self._join)
+        self._task = asyncio.get_running_loop().create_task(serving)
         try:
-            async with asyncio.TaskGroup() as group:
-                assignment = Assignment(self._shared, group, self.member)
-                await assignment.start()
-                beside = [
-                    group.create_task(self.member.take_part()),
-                    group.create_task(assignment.watch()),
-                ]
-                await self._stop.wait()
-                beside[1].cancel()
-                await assignment.close(self._settings.stop_deadline_ms / 1000)
-                beside[0].cancel()
+            await self._task
         except asyncio.CancelledError:
             if self.sender.is_alive:
                 raise
+
+    def _join(self) -> Member:
+        self.member = Member(self._group, self.sender)
+        return self.member
 
     def stop(self) -> None:
         """Tell it to end."""
@@ -72,6 +67,7 @@ class Process:
     def crash(self) -> None:
         """Kill it: nothing that is left of it reaches anybody any more."""
         self.sender.is_alive = False
-        self._group.lose(self.member)
+        if self.member is not None:
+            self.member.die()
         if self._task is not None:
             self._task.cancel()

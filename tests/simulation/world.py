@@ -286,6 +286,7 @@ class World:
             Fault.REBALANCE: self._group.rebalance,
             Fault.ZOMBIE: self._cut_off,
             Fault.RESTART: self._restart,
+            Fault.GROUP_ERROR: self._fail_group,
             Fault.OUTAGE: self._go_out,
             Fault.CLOCK_JUMP: self._jump,
         }
@@ -303,12 +304,13 @@ class World:
 
     def _cut_off(self) -> None:
         """Make a zombie, and let events come while there are two owners."""
-        owners = [process for process in self._serving.values() if process.member.partitions]
+        members = [process.member for process in self._serving.values()]
+        owners = [member for member in members if member is not None and member.partitions]
         if not owners:
             return
-        process = self._chance.choice(owners)
         session_s = self.settings.session_timeout_ms / 1000
-        self._group.cut_off(process.member, session_s * self._chance.choice((0.5, 2, 4)))
+        for_s = session_s * self._chance.choice((0.5, 2, 4))
+        self._group.cut_off(self._chance.choice(owners), for_s)
         for _ in range(5):
             self._loop.call_later(session_s * self._chance.uniform(1, 2), self._write)
         self._span_s = max(self._span_s, self._loop.time() + 2 * session_s)
@@ -316,6 +318,11 @@ class World:
     def _restart(self) -> None:
         if self._serving:
             self._chance.choice(list(self._serving.values())).stop()
+
+    def _fail_group(self) -> None:
+        for process in self._serving.values():
+            if process.member is not None and self._chance.random() < 0.7:
+                process.member.fail()
 
     def _go_out(self) -> None:
         self._network.is_out = True
