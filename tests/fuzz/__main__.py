@@ -7,7 +7,9 @@ import argparse
 import contextlib
 import multiprocessing
 import random
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -32,6 +34,8 @@ def main(arguments: list[str]) -> int:
         count = -(-asked.cases // CHUNK_CASES)
         result = empty_result()
         told_s = started_s
+        stopped = threading.Event()  # what was found until Ctrl-C is shown
+        signal.signal(signal.SIGINT, lambda _number, _frame: stopped.set())
         with _results(
             asked.processes, partial(run_chunk, seed, watched=True), range(count)
         ) as results:
@@ -40,6 +44,8 @@ def main(arguments: list[str]) -> int:
                 if time.monotonic() - told_s > TOLD_EVERY_S:
                     told_s = time.monotonic()
                     _say(_line(result, asked.cases, told_s - started_s))
+                if stopped.is_set():
+                    break
     seconds = time.monotonic() - started_s
     _show(result, seconds)
     if asked.json is not None:
@@ -65,7 +71,8 @@ def _results(
     if processes == 1:
         yield map(run, chunks)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield pool.imap_unordered(run, chunks)
 
 

@@ -5,7 +5,9 @@ Exit code 0: all is well; 1: a history has a problem, and its line says how to s
 
 import argparse
 import random
+import signal
 import sys
+import threading
 import time
 
 from tests.simulation.faults import Met
@@ -59,7 +61,9 @@ def main(arguments: list[str]) -> int:
     _say(f"seeds from {seed}")
     end_s = time.monotonic() + asked.minutes * 60
     told_s = time.monotonic()
-    while time.monotonic() < end_s:
+    stopped = threading.Event()  # what was found until Ctrl-C is shown
+    signal.signal(signal.SIGINT, lambda _number, _frame: stopped.set())
+    while time.monotonic() < end_s and not stopped.is_set():
         outcome = run_history(seed)
         tally.add(outcome)
         if outcome.problems:
