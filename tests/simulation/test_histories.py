@@ -16,7 +16,7 @@ from tests.simulation.history import Outcome, run_history
 from tests.simulation.links import Link
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 800
+SEEDS = 500
 SEEDS_TO_FIND = 300
 LONG = pytest.mark.timeout(600)
 
