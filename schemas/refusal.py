@@ -6,6 +6,7 @@ interpreting it, and what is allowed is told from the field's type. Only refused
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -156,18 +157,21 @@ def _refused_key(value: bytes, kind: type[Event], steps: list[str]) -> str:
 
 
 def _field_type(struct: type[msgspec.Struct], name: str) -> Any:  # noqa: ANN401 - a type expression
-    for field in msgspec.structs.fields(struct):
-        if field.encode_name == name:
-            return field.type
-    raise LookupError(name)
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}[name]
+
+
+@cache
+def _info(kind: type[Event]) -> inspect.Type:
+    """Return the fields of an event, and theirs; to find them out takes longer than all else here."""
+    return inspect.type_info(kind)
 
 
 def _type_at(kind: type[Event], steps: list[str], *, is_key: bool = False) -> inspect.Type:
-    found: inspect.Type = inspect.type_info(kind)
+    found = _info(kind)
     for index, step in enumerate(steps):
         match _present(found):
-            case inspect.StructType(cls=struct):
-                found = inspect.type_info(_field_type(struct, step))
+            case inspect.StructType(fields=fields):
+                found = {field.encode_name: field.type for field in fields}[step]
             case inspect.DictType(key_type=key_type, value_type=value_type):
                 found = key_type if is_key and index == len(steps) - 1 else value_type
             case other:

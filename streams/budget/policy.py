@@ -130,7 +130,7 @@ def policy_from_toml(text: str, origin: str) -> Policy:
     """
     try:
         own = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, ArithmeticError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         reason = InvalidFieldError("file", str(error), "TOML 1.0")
         raise InvalidPolicyError(origin, [reason]) from error
     whole = _merged(_builtin_document(), own)

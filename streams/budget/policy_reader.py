@@ -147,6 +147,8 @@ class Reader:
         found = Decimal(value)
         if not found.is_finite() or len(found.as_tuple().digits) > DIGITS_MAX:
             return None
+        if found and abs(found.adjusted()) > DIGITS_MAX:
+            return None  # 1e999999999 has one digit, and no context can hold it
         return found.normalize(_EXACT)
 
 
@@ -155,6 +157,6 @@ def _plain(value: object) -> object:
     if not isinstance(value, Decimal):
         return value
     # int() of 1e999999999 would fill the memory.
-    if value.is_finite() and abs(value) < Decimal("1e18") and value == value.to_integral_value():
+    if value.is_finite() and value.adjusted() < 18 and value == value.to_integral_value():  # noqa: PLR2004 - as many as an int of 64 bits
         return int(value)
     return float(value)

@@ -119,3 +119,42 @@ class PartitionReader(Protocol):
 
     def seek(self, offset: int) -> None:
         """Go on from `offset`."""
+
+
+class RecordAppender(Protocol):
+    """Single records outside of any transaction."""
+
+    async def append(self, record: Record) -> None:
+        """Deliver one record.
+
+        Raises:
+            UnavailableError: not delivered in time; it will not arrive later either, unless it is
+                on its way already.
+        """
+
+    async def close(self) -> None:
+        """Let go of everything; the next `append` begins anew."""
+
+
+class Connection(Protocol):
+    """What the owner of an input partition has of the log; closed when it is no longer the owner."""
+
+    def writer(self) -> PartitionWriter:
+        """Return the writer of what the partition causes; to be closed before the connection."""
+
+    def reader(self, topic: str, offset: int = 0) -> PartitionReader:
+        """Return a reader of the partition of this number in `topic`, a name with its prefix."""
+
+    async def close(self) -> None:
+        """Let go of everything, within a bounded time."""
+
+
+class Connect(Protocol):
+    """How an owner comes to its connection."""
+
+    async def __call__(self, partition: int) -> Connection:
+        """Return a connection of its own for an input partition.
+
+        Raises:
+            UnavailableError: Kafka does not answer, or a topic does not exist.
+        """

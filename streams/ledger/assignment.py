@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.structs import TopicPartition
 
 from schemas.topics import Topic
+from streams.kafka.settings import Settings
 from streams.ledger.partition import PartitionWorker, Shared
 
 log = logging.getLogger("stoploss.ledger")
@@ -28,26 +29,31 @@ CANCEL_WITHIN_S = 3.0
 LEAVE_WITHIN_S = 3.0
 
 
+def group_consumer(settings: Settings) -> Any:  # noqa: ANN401 - aiokafka has no types
+    """Return the consumer, not started, by which a process is a member of the group."""
+    return AIOKafkaConsumer(
+        **settings.consumer_kwargs("ledger"),
+        **settings.group_kwargs(),
+        group_id=settings.group_id(),
+        max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
+        fetch_max_bytes=1,
+        max_partition_fetch_bytes=1,
+    )
+
+
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Starts and ends the workers as the group says.
 
     aiokafka swallows what a listener raises, and waits for it: it has to be quick, and right.
     """
 
-    def __init__(self, shared: Shared, group: asyncio.TaskGroup) -> None:
+    def __init__(self, shared: Shared, group: asyncio.TaskGroup, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         self._shared = shared
         self._group = group
         self._workers: dict[PartitionWorker, asyncio.Task[None]] = {}
         self._closing = False
         self._events = shared.settings.topic(Topic.EVENTS)
-        self.consumer: Any = AIOKafkaConsumer(
-            **shared.settings.consumer_kwargs("ledger"),
-            **shared.settings.group_kwargs(),
-            group_id=shared.settings.group_id(),
-            max_poll_interval_ms=POLL_INTERVAL_MAX_MS,
-            fetch_max_bytes=1,
-            max_partition_fetch_bytes=1,
-        )
+        self.consumer = consumer
 
     @property
     def partitions(self) -> list[int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -14,8 +13,7 @@ from schemas.fields import Fail, Mode
 from schemas.outputs import Heartbeat
 from schemas.topics import Topic
 from streams.budget.encode import ENCODER
-from streams.kafka.appender import Appender
-from streams.kafka.ports import Record
+from streams.kafka.ports import Record, RecordAppender
 from streams.kafka.settings import Settings
 
 HEARTBEAT_EVERY_S = 1.0
@@ -55,11 +53,15 @@ def heartbeat_record(
 
 
 async def beat(
-    appender: Appender, settings: Settings, partition: int, standing: Callable[[], Standing]
+    appender: RecordAppender,
+    settings: Settings,
+    partition: int,
+    *,
+    standing: Callable[[], Standing],
+    wall_ms: Callable[[], int],
 ) -> None:
     """Send one heartbeat a second until cancelled; one that cannot be delivered is left out."""
     while True:
-        wall_ms = time.time_ns() // 1_000_000
         with contextlib.suppress(UnavailableError):  # its absence is the message
-            await appender.append(heartbeat_record(settings, partition, standing(), wall_ms))
+            await appender.append(heartbeat_record(settings, partition, standing(), wall_ms()))
         await asyncio.sleep(HEARTBEAT_EVERY_S)

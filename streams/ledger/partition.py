@@ -23,11 +23,8 @@ from streams.budget.policy import Policy
 from streams.budget.sleep import Sleep
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
-from streams.kafka.appender import Appender
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
-from streams.kafka.ports import Chunk
-from streams.kafka.reader import KafkaReader, start_client
-from streams.kafka.session import KafkaWriter
+from streams.kafka.ports import Chunk, Connect, PartitionReader, PartitionWriter, RecordAppender
 from streams.kafka.settings import Settings
 from streams.ledger.batch import OpenBatch
 from streams.ledger.health import LedgerHealth
@@ -52,7 +49,9 @@ class Shared(Struct, frozen=True):
 
     settings: Settings
     default_policy: Policy
-    appender: Appender
+    connect: Connect
+    appender: RecordAppender
+    wall_ms: Callable[[], int]
     metrics: LedgerMetrics
     health: LedgerHealth
     freeze: bool  # whether the process is ours, so that its garbage collector may be told things
@@ -131,18 +130,17 @@ class PartitionWorker:
         settings = self._shared.settings
         events, tasks = settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)
         self._taking_over = asyncio.current_task()
-        client = await start_client(settings, [events, tasks], f"reader-{self.partition}")
-        writer = KafkaWriter(settings, self.partition)
+        kafka = await self._shared.connect(self.partition)
+        writer = kafka.writer()
         try:
             started_s = time.monotonic()
             await writer.fence()  # 1. the predecessor has ended, with its open transaction
-            reader = KafkaReader(client, tasks, self.partition)
             state = await restore_partition(
-                reader, self.partition, self._shared.default_policy
+                kafka.reader(tasks), self.partition, self._shared.default_policy
             )  # 2. what it committed
             if self._shared.freeze:
                 gc.freeze()  # what was restored lives long: not to be looked through again
-            reader = KafkaReader(client, events, self.partition, state.next_offset)  # 3.
+            reader = kafka.reader(events, state.next_offset)  # 3.
             restore_ms = (time.monotonic() - started_s) * 1000
             figures = self._shared.metrics.owned(self.partition, restore_ms)
             log.info(
@@ -160,13 +158,25 @@ class PartitionWorker:
                 run.process(self._released),
                 self._pump(reader, run),
                 self._append_policy(state),
-                tick(self._shared.appender, settings, state, lambda: self._inbox.records > 0),
-                beat(self._shared.appender, settings, self.partition, lambda: run.standing),
+                tick(
+                    self._shared.appender,
+                    settings,
+                    state,
+                    held=lambda: self._inbox.records > 0,
+                    wall_ms=self._shared.wall_ms,
+                ),
+                beat(
+                    self._shared.appender,
+                    settings,
+                    self.partition,
+                    standing=lambda: run.standing,
+                    wall_ms=self._shared.wall_ms,
+                ),
             )
         finally:
             self._taking_over = None
             await writer.close()
-            await client.close()
+            await kafka.close()
 
     async def _together(
         self, main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]
@@ -186,7 +196,7 @@ class PartitionWorker:
         self._failures = 0
         self._shared.health.moving(self._name)
 
-    async def _pump(self, reader: KafkaReader, run: "_Run") -> None:
+    async def _pump(self, reader: PartitionReader, run: "_Run") -> None:
         """Read ahead into the inbox, until cancelled."""
         failures = 0
         while True:
@@ -227,9 +237,9 @@ class PartitionWorker:
         """Append the built-in policy where there is none yet; it counts when it comes back."""
         if state.policy is not None:
             return
-        wall_ms = time.time_ns() // 1_000_000
+        shared = self._shared
         record = policy_record(
-            self._shared.settings, self.partition, self._shared.default_policy, wall_ms
+            shared.settings, self.partition, shared.default_policy, shared.wall_ms()
         )
         while True:
             with contextlib.suppress(UnavailableError):
@@ -245,7 +255,7 @@ class _Run:
         self,
         shared: Shared,
         state: PartitionState,
-        writer: KafkaWriter,
+        writer: PartitionWriter,
         inbox: Inbox,
         figures: PartitionFigures,
         committed: Callable[[int], None],
@@ -329,7 +339,7 @@ class _Run:
             events=open_batch.events,
             records=len(open_batch.records) + len(changes),
             commit_ms=(time.monotonic() - started_s) * 1000,
-            latency_ms=_age_ms(open_batch.first_append_ms),
+            latency_ms=_age_ms(open_batch.first_append_ms, self._shared.wall_ms()),
             dead_letters=open_batch.dead_letters,
         )
 
@@ -355,11 +365,11 @@ class _Run:
         self._figures.lag = unread + self._inbox.records + folded
 
 
-def _age_ms(append_ms: int | None) -> float | None:
+def _age_ms(append_ms: int | None, wall_ms: int) -> float | None:
     """Return how old an event is by the wall clock, which may be behind the broker's."""
     if append_ms is None:
         return None
-    return max(0.0, time.time_ns() / 1e6 - append_ms)
+    return max(0.0, wall_ms - append_ms)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

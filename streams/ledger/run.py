@@ -6,18 +6,18 @@ import gc
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiokafka.errors
 
 from schemas.errors import UnavailableError
-from schemas.topics import Topic
 from streams.budget.policy import builtin_policy
 from streams.kafka.appender import Appender
-from streams.kafka.reader import start_client
+from streams.kafka.connection import KafkaConnect
 from streams.kafka.settings import Settings
-from streams.ledger.assignment import Assignment
+from streams.ledger.assignment import Assignment, group_consumer
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
 from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
@@ -55,42 +55,51 @@ async def run_ledger(
     shared = Shared(
         settings=settings,
         default_policy=builtin_policy(),
+        connect=KafkaConnect(settings),
         appender=Appender(settings, "ledger-appender"),
+        wall_ms=_wall_ms,
         metrics=metrics,
         health=health,
         freeze=own_process,
     )
+    await serve(shared, stop, lambda: group_consumer(settings))
+
+
+async def serve(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
+    """Be a member of the group until `stop`, again and again where that fails.
+
+    Args:
+        shared: what the partitions are given.
+        stop: set it to end.
+        make_consumer: returns the group's consumer, not started; each is good for one membership.
+    """
     failures = 0
     try:
         while not stop.is_set():
             try:
-                await _serve(shared, stop)
+                await _take_part(shared, stop, make_consumer)
             except (aiokafka.errors.KafkaError, UnavailableError, OSError) as error:
-                health.away("group", _said(error))
+                shared.health.away("group", _said(error))
                 await _wait(stop, min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
                 failures = min(failures + 1, 10)
             else:
                 failures = 0
     finally:
-        health.stopping()
+        shared.health.stopping()
         await shared.appender.close()
 
 
-async def _serve(shared: Shared, stop: asyncio.Event) -> None:
+async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
     """Be a member of the group until `stop`, or until something is wrong with the group.
 
     Raises:
         KafkaError: of the group.
         UnavailableError: no broker answers, or there is no topic.
     """
-    settings = shared.settings
     # A consumer that asks for a topic which does not exist may create it, with wrong settings.
-    client = await start_client(
-        settings, [settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)], "ledger-start"
-    )
-    await client.close()
+    await (await shared.connect(0)).close()
     async with asyncio.TaskGroup() as group:
-        assignment = Assignment(shared, group)
+        assignment = Assignment(shared, group, make_consumer())
         try:
             await assignment.start()
             shared.health.back("group")
@@ -98,7 +107,7 @@ async def _serve(shared: Shared, stop: asyncio.Event) -> None:
         finally:
             if stop.is_set():
                 shared.health.stopping()
-            await assignment.close(settings.stop_deadline_ms / 1000)
+            await assignment.close(shared.settings.stop_deadline_ms / 1000)
     if failed is not None:
         raise failed
 
@@ -128,6 +137,10 @@ async def _wait(stop: asyncio.Event, wait_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             await stop.wait()
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _said(error: BaseException) -> str:

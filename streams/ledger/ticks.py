@@ -4,7 +4,6 @@ Both come back through the log before they count, so a replay sees what the ledg
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -17,8 +16,7 @@ from streams.budget.encode import ENCODER
 from streams.budget.fold import next_deadline_ms
 from streams.budget.policy import Policy, policy_json
 from streams.budget.state import PartitionState
-from streams.kafka.appender import Appender
-from streams.kafka.ports import Record
+from streams.kafka.ports import Record, RecordAppender
 from streams.kafka.settings import Settings
 
 LOOK_EVERY_S = 0.25
@@ -46,7 +44,12 @@ def tick_record(settings: Settings, partition: int, deadline_ms: int, wall_ms: i
 
 
 async def tick(
-    appender: Appender, settings: Settings, state: PartitionState, held: Callable[[], bool]
+    appender: RecordAppender,
+    settings: Settings,
+    state: PartitionState,
+    *,
+    held: Callable[[], bool],
+    wall_ms: Callable[[], int],
 ) -> None:
     """Append a tick when the wall clock passes the next deadline, until cancelled.
 
@@ -58,19 +61,20 @@ async def tick(
         settings: names the topic.
         state: of the partition; its deadlines.
         held: whether events are waiting anyway: any event moves the clock.
+        wall_ms: the wall clock, in milliseconds since 1970.
     """
     ticked_ms, ticked_at_s = None, 0.0
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         deadline_ms = next_deadline_ms(state)
-        wall_ms = time.time_ns() // 1_000_000
-        if deadline_ms is None or deadline_ms > wall_ms or held():
+        now_ms = wall_ms()
+        if deadline_ms is None or deadline_ms > now_ms or held():
             continue
         now_s = asyncio.get_running_loop().time()
         if deadline_ms == ticked_ms and now_s - ticked_at_s < TICK_AGAIN_AFTER_S:
             continue
         try:
-            await appender.append(tick_record(settings, state.partition, deadline_ms, wall_ms))
+            await appender.append(tick_record(settings, state.partition, deadline_ms, now_ms))
         except UnavailableError:
             continue
         ticked_ms, ticked_at_s = deadline_ms, now_s

@@ -1,7 +1,8 @@
-"""What `streams/kafka/ports.py` promises, held against Kafka and against the port in memory."""
+"""What `streams/kafka/ports.py` promises, held against Kafka and against both sides in memory."""
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
@@ -17,6 +18,10 @@ from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.session import KafkaWriter
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
+from tests.simulation.broker import Broker
+from tests.simulation.faults import Met, Weather
+from tests.simulation.links import Link, SimulatedConnection
+from tests.simulation.network import Network, Sender
 
 pytestmark = pytest.mark.integration
 PARTITION = 1
@@ -42,6 +47,28 @@ class MemorySide:
 
     def record(self, topic: Topic, key: str, value: str | None) -> Record:
         return _record(topic.value, key, value)
+
+
+class SimulatedSide:
+    """The ports of the simulation, on a day when nothing goes wrong."""
+
+    def __init__(self) -> None:
+        self.settings = Settings(partitions=2)
+        chance = random.Random(1)
+        weather = Weather(faults=frozenset(), rate=0, latency_s=0.001, crashes=[])
+        loop = asyncio.get_running_loop()
+        broker = Broker(loop, chance, clock_ms=lambda: 0, tell=lambda _: None)
+        network = Network(chance, weather, Met(), at=lambda _sender, _place: None)
+        self._link = Link(Sender("test"), broker, network, self.settings, chance)
+
+    def writer(self) -> PartitionWriter:
+        return SimulatedConnection(self._link, PARTITION).writer()
+
+    def reader(self, topic: Topic) -> PartitionReader:
+        return SimulatedConnection(self._link, PARTITION).reader(self.settings.topic(topic))
+
+    def record(self, topic: Topic, key: str, value: str | None) -> Record:
+        return _record(self.settings.topic(topic), key, value)
 
 
 class KafkaSide:
@@ -82,10 +109,18 @@ async def kafka(bootstrap_servers: str, topic_prefix: str) -> AsyncIterator[Kafk
     await client.close()
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture
+async def simulated() -> SimulatedSide:
+    return SimulatedSide()
+
+
+@pytest.fixture(params=["memory", "simulated", "kafka"])
 def side(request: pytest.FixtureRequest) -> Side:
     if request.param == "memory":
         return MemorySide()
+    if request.param == "simulated":
+        simulated: Side = request.getfixturevalue("simulated")
+        return simulated
     found: Side = request.getfixturevalue("kafka")
     return found
 

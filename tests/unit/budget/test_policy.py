@@ -187,6 +187,20 @@ def test_a_default_lists_every_phase() -> None:
             id="closing phases twice",
         ),
         pytest.param(
+            "[metered]\ninput = 1e999999999\noutput = -1e-999999999",
+            [
+                (
+                    "metered.input: inf is not allowed; "
+                    "use a number from 0, at most 100, with up to 3 decimals"
+                ),
+                (
+                    "metered.output: -0.0 is not allowed; "
+                    "use a number from 0, at most 100, with up to 3 decimals"
+                ),
+            ],
+            id="exponents that no arithmetic can hold",
+        ),
+        pytest.param(
             'closing_phases = "PR"',
             [f"closing_phases: 'PR' is not allowed; use different ones of {THREE}"],
             id="closing phases as text",
@@ -257,7 +271,11 @@ def test_everything_that_is_wrong_is_said_at_once(text: str, lines: list[str]) -
     assert [line.removeprefix("policy.toml: ") for line in said] == lines
 
 
-@pytest.mark.parametrize("text", ["phases", "a = ", "x = 1e99999999999999999999", "[" * 2_000])
+@pytest.mark.parametrize(
+    "text",
+    ["phases", "a = ", "x = 1e99999999999999999999", f"x = {'1' * 5_000}", "[" * 2_000],
+    ids=["a name alone", "no value", "a huge exponent", "5,000 digits", "nested"],
+)
 def test_what_is_no_toml_is_one_error(text: str) -> None:
     (line,) = errors(text)
     assert line.startswith("policy.toml: file: ")

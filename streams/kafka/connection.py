@@ -1,0 +1,40 @@
+"""Kafka as the owner of an input partition has it: a client of its own, its writer, its readers."""
+
+from typing import Any
+
+from schemas.topics import Topic
+from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.session import KafkaWriter
+from streams.kafka.settings import Settings
+
+
+class KafkaConnection:
+    """See `Connection`."""
+
+    def __init__(self, settings: Settings, client: Any, partition: int) -> None:  # noqa: ANN401 - aiokafka has no types
+        self._settings, self._client, self._partition = settings, client, partition
+
+    def writer(self) -> KafkaWriter:
+        """See `Connection.writer`."""
+        return KafkaWriter(self._settings, self._partition)
+
+    def reader(self, topic: str, offset: int = 0) -> KafkaReader:
+        """See `Connection.reader`."""
+        return KafkaReader(self._client, topic, self._partition, offset)
+
+    async def close(self) -> None:
+        """See `Connection.close`."""
+        await self._client.close()
+
+
+class KafkaConnect:
+    """See `Connect`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __call__(self, partition: int) -> KafkaConnection:
+        """See `Connect`."""
+        topics = [self._settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS)]
+        client = await start_client(self._settings, topics, f"reader-{partition}")
+        return KafkaConnection(self._settings, client, partition)

@@ -1,0 +1,71 @@
+"""The ledger on a simulated log: short histories, each with faults of its own.
+
+A failure names its seed; `python -m tests.simulation --seed N --trace` shows that history again.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.broken import BROKEN
+from tests.simulation.faults import ANYWHERE, IN_DOUBT, Fault, Met
+from tests.simulation.history import Outcome, run_history
+from tests.simulation.links import Link
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 500
+SEEDS_TO_FIND = 300
+LONG = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[Outcome]:
+    return [run_history(seed) for seed in range(SEEDS)]
+
+
+@LONG
+def test_whatever_happens_every_input_has_its_output_once(outcomes: list[Outcome]) -> None:
+    problems = [
+        f"python -m tests.simulation --seed {outcome.seed} --trace: {outcome.problems[0]}"
+        for outcome in outcomes
+        if outcome.problems
+    ]
+    assert problems == []
+
+
+@LONG
+def test_every_fault_has_really_happened(outcomes: list[Outcome]) -> None:
+    met = Met()
+    for outcome in outcomes:
+        met.add(outcome.met)
+    assert [fault.value for fault in Fault if not met.faults[fault]] == []
+    assert met.fenced > 0
+    assert [place for place in (*IN_DOUBT, ANYWHERE) if not met.crashes[place]] == []
+
+
+@LONG
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda link: link.__name__)
+def test_a_broken_promise_is_found_out(broken: type[Link]) -> None:
+    if not any(run_history(seed, broken).problems for seed in range(SEEDS_TO_FIND)):
+        pytest.fail(f"{broken.__doc__} Nobody has noticed it in {SEEDS_TO_FIND} histories")
+
+
+def test_a_seed_is_the_same_history_in_every_process() -> None:
+    seed = 17
+    digest = run_history(seed).digest
+    assert run_history(seed, tell=lambda _: None).digest == digest, "looking at it changes it"
+    assert run_history(seed + 1).digest != digest
+    for hash_seed in ("1", "2"):
+        shown = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seed", str(seed)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert shown.stdout.splitlines() == [f"seed {seed}: all is well", f"digest {digest}"]
