@@ -28,11 +28,16 @@ class Load(msgspec.Struct, frozen=True):
 
 
 def usage_event(
-    index: int, task: str, *, input_tokens: int = 100, output_tokens: int = 50
+    index: int,
+    task: str,
+    *,
+    phase: str = "THINK",
+    input_tokens: int = 100,
+    output_tokens: int = 50,
 ) -> bytes:
     """Return one usage event; `index` is its sequence, so it must grow."""
     data = {
-        "phase": "THINK",
+        "phase": phase,
         "model": "claude-opus-4-6",
         "input_tokens": input_tokens,
         "cache_read_tokens": input_tokens // 2,
@@ -72,7 +77,12 @@ def ended(task: str) -> Iterator[bytes]:
 
 
 def of_lives(load: Load) -> Iterator[tuple[bytes, bytes]]:
-    """Yield key and value of all events, round-robin.
+    """Yield key and value of all events, round-robin."""
+    return ((key, value) for _, key, value in numbered(load))
+
+
+def numbered(load: Load) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield them with the sequence of the report they are or stand beside.
 
     Each task is at another point of its life, else all would cross together.
     """
@@ -83,11 +93,11 @@ def of_lives(load: Load) -> Iterator[tuple[bytes, bytes]]:
         key = task.encode()
         if age == 0 or turn == 0:
             for value in started(task):
-                yield key, value
-        yield key, usage_event(index + 1, task)
+                yield index + 1, key, value
+        yield index + 1, key, usage_event(index + 1, task)
         if age == load.life - 1:
             for value in ended(task):
-                yield key, value
+                yield index + 1, key, value
 
 
 async def write(

@@ -61,6 +61,7 @@ async def measure(
     warm_up: int,
     begun: int = 0,
     partitions: int = PARTITIONS,
+    started_within_s: float = STARTED_WITHIN_S,
 ) -> Throughput:
     """Run a processor over `total` events.
 
@@ -83,9 +84,9 @@ async def measure(
                     return mark
                 await asyncio.sleep(POLL_S)
 
-        first = await until(begun + 1, STARTED_WITHIN_S)
+        first = await until(begun + 1, started_within_s)
         if first.committed <= begun:
-            raise SystemExit(f"{name} has committed nothing in {STARTED_WITHIN_S:.0f} s")
+            raise SystemExit(f"{name} has committed nothing in {started_within_s:.0f} s")
         print(f"{name}: first commit after {first.at_s - started_s:.1f} s", file=sys.stderr)
         begin = await until(begun + warm_up, WARM_UP_S_MAX)
         end = await until(total, MEASURED_S_MAX)
