@@ -82,7 +82,7 @@ def of_lives(load: Load) -> Iterator[tuple[bytes, bytes]]:
 
 
 def numbered(load: Load) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield them with the sequence of the report they are or stand beside.
+    """Yield them with their sequence; it is 0 where a task starts or ends.
 
     Each task is at another point of its life, else all would cross together.
     """
@@ -93,11 +93,11 @@ def numbered(load: Load) -> Iterator[tuple[int, bytes, bytes]]:
         key = task.encode()
         if age == 0 or turn == 0:
             for value in started(task):
-                yield index + 1, key, value
+                yield 0, key, value
         yield index + 1, key, usage_event(index + 1, task)
         if age == load.life - 1:
             for value in ended(task):
-                yield index + 1, key, value
+                yield 0, key, value
 
 
 async def write(

@@ -26,7 +26,7 @@ class Place(msgspec.Struct, frozen=True):
 async def place(partitions: int, prefix: str = "bench.") -> AsyncIterator[Place]:
     """Start a broker and create the topics."""
     # A partition of a new topic has no leader yet: aiokafka says it each time that it asks again.
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="stoploss-bench-") as folder:
         async with KafkaBroker(Path(folder) / "kafka") as broker:
             yield await another(Place(Settings(), Path(folder), broker), partitions, prefix)
