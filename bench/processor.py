@@ -1,9 +1,6 @@
 """A processor under measurement: a process with its children, watched from outside, ended at last."""
 
-import asyncio
 import contextlib
-import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,34 +10,22 @@ from typing import Self
 import psutil
 
 from streams.kafka.settings import Settings
-
-ENDED_WITHIN_S = 30.0
-TAIL_BYTES = 2_000
+from streams.local.process import ServerProcess, tail
 
 
 class Processor:
-    """Runs while its block runs; what it says goes to `log`.
-
-    Raises (from `check`):
-        SystemExit: it has ended by itself; with the end of its log.
-    """
+    """Runs while its block runs, and never longer than we; what it says goes to `log`."""
 
     def __init__(
         self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
     ) -> None:
         self.name, self.log = name, log
-        self._command, self._env = list(command), dict(env or {})
-        self._process: asyncio.subprocess.Process | None = None
+        # A server sees little of our environment; what it is to see is put in front of it.
+        self._command = ["env", *(f"{key}={value}" for key, value in (env or {}).items()), *command]
+        self._server: ServerProcess | None = None
 
     async def __aenter__(self) -> Self:
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=os.environ | self._env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # its children end with it
-            )
+        self._server = await ServerProcess.start(self.name, self._command, output=self.log)
         return self
 
     async def __aexit__(
@@ -49,13 +34,13 @@ class Processor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.stop()
+        await self.server.stop()
 
     @property
-    def pid(self) -> int:
-        """Of the process itself, which is also that of its group."""
-        assert self._process is not None
-        return self._process.pid
+    def server(self) -> ServerProcess:
+        """The process itself; known once started."""
+        assert self._server is not None
+        return self._server
 
     @property
     def cpu_s(self) -> float:
@@ -64,7 +49,7 @@ class Processor:
         for process in self._tree():
             times = process.cpu_times()
             seconds += times.user + times.system
-            if process.pid == self.pid:
+            if process.pid == self.server.pid:
                 seconds += times.children_user + times.children_system
         return seconds
 
@@ -79,35 +64,18 @@ class Processor:
         return sum(_peak_bytes(process) for process in self._tree()) / 1e6
 
     def check(self) -> None:
-        """Fail with the end of its log if it has ended."""
-        assert self._process is not None
-        if self._process.returncode is not None:
-            said = self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
-            raise SystemExit(f"{self.name} ended with {self._process.returncode}: {said}")
+        """See that it runs.
 
-    def kill(self) -> None:
-        """Kill all of them with SIGKILL, as a power cut would."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-    async def stop(self) -> None:
-        """End it in order; kill what is left after a deadline."""
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(ENDED_WITHIN_S):
-                await self._process.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self.kill()  # a child can outlive its parent
-            await self._process.wait()
+        Raises:
+            SystemExit: it has ended by itself; with the end of its log.
+        """
+        if not self.server.running:
+            raise SystemExit(f"{self.server}: {tail(self.log)}")
 
     def _tree(self) -> Iterator[psutil.Process]:
         """Yield those that live."""
         try:
-            root = psutil.Process(self.pid)
+            root = psutil.Process(self.server.pid)
             processes = [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             return
