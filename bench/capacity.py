@@ -192,6 +192,8 @@ def taken(outputs: list[Path], before: Figures) -> Figures:
                 found["partition_events_per_s"] = one["events_per_s"]
             case {"figure": "restore", "tasks": 0, "rss_mb": rss_mb}:
                 base_mb = found["process_mb"] = rss_mb
+            case {"figure": "restore", "finished": False}:
+                pass  # the time was over before it was back
             case {"figure": "restore", "tasks": tasks, "longest_s": longest_s, "peak_mb": peak_mb}:
                 found["restored_tasks_per_s"] = round(tasks / longest_s)
                 if base_mb is not None:

@@ -85,13 +85,23 @@ class Processor:
                     yield process
 
 
+PATIENT = {"STOPLOSS_SESSION_TIMEOUT_MS": "600000", "STOPLOSS_REQUEST_TIMEOUT_MS": "600000"}
+"""Of a ledger that nobody thinks dead while it restores more than it can in its session."""
+
+
 def ledger(
-    settings: Settings, folder: Path, *, workers: int = 1, name: str = "ledger"
+    settings: Settings,
+    folder: Path,
+    *,
+    workers: int = 1,
+    name: str = "ledger",
+    changed: Mapping[str, str] | None = None,
 ) -> Processor:
-    """Return a ledger on `settings`, not started yet."""
+    """Return a ledger on `settings`, not started yet; `changed` are more variables."""
     env = {
         "STOPLOSS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "STOPLOSS_TOPIC_PREFIX": settings.topic_prefix,
+        **(changed or {}),
     }
     command = [sys.executable, "-m", "streams.cli.main", "ledger", "--workers", str(workers)]
     return Processor(name, command, folder / f"{name}.log", env)
