@@ -1,7 +1,9 @@
 """A Kafka of its own for a measurement, with our topics on it."""
 
+import asyncio
 import contextlib
 import logging
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -27,6 +29,10 @@ async def place(partitions: int, prefix: str = "bench.") -> AsyncIterator[Place]
     """Start a broker and create the topics."""
     # A partition of a new topic has no leader yet: aiokafka says it each time that it asks again.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    me = asyncio.current_task()
+    assert me is not None
+    # Otherwise gigabytes stay behind where a run is told to end.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     with tempfile.TemporaryDirectory(prefix="stoploss-bench-") as folder:
         async with KafkaBroker(Path(folder) / "kafka") as broker:
             yield await another(Place(Settings(), Path(folder), broker), partitions, prefix)

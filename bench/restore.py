@@ -21,7 +21,7 @@ from bench.report import emit, table
 
 PARTITIONS = 4
 POLL_S = 0.02
-RESTORED_WITHIN_S = 600.0
+RESTORED_WITHIN_S = 900.0
 OWNS = "ledger: owns partitions"
 LINE = re.compile(r"partition (\d+): (\d+) tasks restored in (\d+) ms")
 

@@ -82,14 +82,41 @@ def streams(name: str, changed: Mapping[str, str], options: tuple[str, ...] = ()
     return start
 
 
-STREAMS_TUNED = {
-    "bench.caching": "true",
+CACHED = {"bench.caching": "true"}
+BUFFERED = {
+    "max.poll.records": "5000",
+    "buffered.records.per.partition": "10000",
+    "max.partition.fetch.bytes": "4194304",
+    "fetch.max.bytes": "16777216",
 }
+SERIAL = ("-XX:+UseSerialGC", "-Xmx512m")
+PARALLEL = ("-XX:+UseParallelGC", "-Xmx512m")
+
+STREAMS_VARIANTS: dict[str, System] = {
+    "cached": streams("cached", CACHED),
+    "cached-serial": streams("cached-serial", CACHED, SERIAL),
+    "cached-parallel": streams("cached-parallel", CACHED, PARALLEL),
+    "two-threads": streams("two-threads", CACHED | {"num.stream.threads": "2"}, SERIAL),
+    "four-threads": streams("four-threads", CACHED | {"num.stream.threads": "4"}, SERIAL),
+    "buffered": streams("buffered", CACHED | BUFFERED),
+    "buffered-serial": streams("buffered-serial", CACHED | BUFFERED, SERIAL),
+    "buffered-two-threads": streams(
+        "buffered-two-threads", CACHED | BUFFERED | {"num.stream.threads": "2"}, SERIAL
+    ),
+    "buffered-lz4": streams(
+        "buffered-lz4",
+        CACHED | BUFFERED | {"producer.compression.type": "lz4", "producer.batch.size": "131072"},
+        SERIAL,
+    ),
+}
+"""What was tried; `python -m bench.throughput --systems …` measures each."""
+
+STREAMS_TUNED = STREAMS_VARIANTS["buffered-serial"]
 
 SYSTEMS: dict[str, System] = {
     "quix-streams": quix,
     "faust": faust,
     "kafka-streams": streams("streams", {}),
-    "kafka-streams-tuned": streams("streams-tuned", STREAMS_TUNED),
+    "kafka-streams-tuned": STREAMS_TUNED,
     "ledger": ours,
 }

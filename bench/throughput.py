@@ -19,11 +19,12 @@ from bench.place import Place, place
 from bench.positions import Position
 from bench.processor import Processor
 from bench.report import emit, table
-from bench.systems import COMMIT_MS, SYSTEMS
+from bench.systems import COMMIT_MS, STREAMS_VARIANTS, SYSTEMS
 from schemas.topics import Topic
 
 PARTITIONS = 4
 POLL_S = 0.05
+ALL = STREAMS_VARIANTS | SYSTEMS
 STARTED_WITHIN_S = 120.0
 WARM_UP_SHARE = 3  # a third of the events
 WARM_UP_S_MAX = 60.0
@@ -128,8 +129,8 @@ async def compare(
     measured = []
     async with place(partitions) as where:
         count = await preloaded(where, load)
-        for name in sorted(names, key=list(SYSTEMS).index):  # the ledger last: it appends events
-            processor, position = await SYSTEMS[name](where, commit_ms)
+        for name in sorted(names, key=list(ALL).index):  # the ledger last: it appends events
+            processor, position = await ALL[name](where, commit_ms)
             # One policy.set of each partition is an event as well.
             total = count + (partitions if name == "ledger" else 0)
             found = await measure(
@@ -181,7 +182,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--life", type=int, default=LIFE_EVENTS, help="reports of a task")
     parser.add_argument("--partitions", type=int, default=PARTITIONS)
     parser.add_argument("--commit-ms", type=int, default=COMMIT_MS, help="of the peers")
-    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="+", choices=list(ALL), default=list(SYSTEMS))
 
 
 def run(asked: argparse.Namespace) -> None:
