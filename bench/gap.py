@@ -213,7 +213,7 @@ def main() -> None:
     )
     emit("gaps", all_of_them)
     table(
-        ("open tasks", "kills", "p50 s", "p99 s", "max s", "p50 s of the others'", "joining p50 s"),
+        ("open tasks", "kills", "p50 s", "p99 s", "max s", "the others' p50 s", "joining p50 s"),
         [msgspec.structs.astuple(all_of_them)],
     )
 

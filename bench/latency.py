@@ -16,20 +16,20 @@ from contextlib import AsyncExitStack
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from bench.load import Load, numbered
+from bench.load import Load, numbered, partition_of
 from bench.place import place
 from bench.processor import ledger
 from bench.report import emit, table
 from schemas.topics import Topic
 from streams.kafka.settings import Settings
-from streams.kafka.topics import partition_for
 
 PARTITIONS = 4
 EVENTS_OF_A_TASK_PER_S = 20  # so many tasks that each begins a new life several times
 TICK_S = 0.002
 BATCH_BYTES_MAX = 1024 * 1024
 WARM_UP_S = 25.0  # the JVM still compiles before
-LAST_ONES_S = 2.0
+QUIET_S = 3.0
+LAST_ONE_WITHIN_S = 120.0  # those that come late count as well
 HEX_DIGITS = 32
 
 
@@ -74,8 +74,10 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch(consumer))
             sent = await _send(settings, rate, seconds + WARM_UP_S, sent_at_s)
-            await asyncio.sleep(LAST_ONES_S)
+            await _quiet(seen)
             watching.cancel()
+    if len(seen) < 2:
+        raise SystemExit(f"at {rate:,} events/s: no decisions after {LAST_ONE_WITHIN_S:.0f} s")
     cuts = statistics.quantiles(seen, n=1000, method="inclusive")
     return Latency(
         events_per_s=rate,
@@ -85,6 +87,15 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
         p99_ms=round(cuts[989], 2),
         p999_ms=round(cuts[998], 2),
     )
+
+
+async def _quiet(seen: list[float]) -> None:
+    """Wait until no decision comes any more."""
+    deadline_s = time.perf_counter() + LAST_ONE_WITHIN_S
+    count = -1
+    while (not seen or count != len(seen)) and time.perf_counter() < deadline_s:
+        count = len(seen)
+        await asyncio.sleep(QUIET_S)
 
 
 async def _consumer(settings: Settings, stack: AsyncExitStack) -> AIOKafkaConsumer:
@@ -120,7 +131,7 @@ async def _send(settings: Settings, rate: int, seconds: float, sent_at_s: "array
             due = int((tick_s - start_s) * rate)
             while sent < due and (now_s := time.perf_counter()) - tick_s < TICK_S:
                 index, key, value = next(events)
-                builder = builders[partition_for(key, partitions)]
+                builder = builders[partition_of(key, partitions)]
                 added = builder.append(key=key, value=value, timestamp=None)
                 assert added is not None, "a tick fits into a record batch"
                 sent_at_s[index] = now_s
