@@ -50,13 +50,14 @@ schemas: setup ## write schemas/generated anew
 check: setup ## are the files in schemas/generated current
 	$(BIN)/python -m schemas.generate --check
 
-bench: setup .venv-peers/.installed ## figures, side by side with quix-streams
+bench: setup .venv-peers/.installed ## figures, side by side with the peers
 	$(BIN)/python -m bench $(ARGS)
 
 # An environment of their own: the peers want other versions of what we pin.
-.venv-peers/.installed: pyproject.toml
+.venv-peers/.installed: Makefile
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams==3.28.1 orjson
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams==3.28.1 \
+		faust-streaming==0.15.3 aiokafka==0.14.0 uvloop orjson
 	@touch $@
 
 # Without the extras pip looks for `coverage[toml]` itself, and a new release then breaks every setup.

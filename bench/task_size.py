@@ -45,12 +45,14 @@ class Sizes(msgspec.Struct, frozen=True):
     record_max: int
 
 
-def records(number: int, random: Random, begun_phases: int) -> Iterator[bytes]:
+def records(
+    number: int, random: Random, begun_phases: int, start_ms: int = START_MS
+) -> Iterator[bytes]:
     """The events of one task, by two emitters that count."""
     task_id = f"TASK-{number:06}"
     sources = [f"enforcer-{(number + one) % 7}/7f3a21bc" for one in range(2)]
     sequence = random.randrange(10**6)
-    own_ms = START_MS + number * 10
+    own_ms = start_ms + number * 10
 
     def event(kind: str, data: object) -> bytes:
         nonlocal sequence, own_ms
@@ -111,16 +113,16 @@ def priced() -> Policy:
     return policy_from_toml(f'version = "priced"\n{phases}', "priced.toml")
 
 
-def folded(tasks: int, begun_phases: int) -> PartitionState:
-    """A partition with that many open tasks."""
+def folded(tasks: int, begun_phases: int, start_ms: int = START_MS) -> PartitionState:
+    """A partition with that many open tasks, the first of which began at `start_ms`."""
     random = Random(1)
     state = new_partition(PARTITION, priced())
     offset = 0
     for number in range(tasks):
-        for value in records(number, random, begun_phases):
+        for value in records(number, random, begun_phases, start_ms):
             event = decode_event(value)
             assert not isinstance(event, Refusal), event
-            effects = fold(state, event, offset=offset, append_ms=START_MS + offset)
+            effects = fold(state, event, offset=offset, append_ms=start_ms + offset)
             assert not any(one.topic is Topic.DEAD_LETTERS for one in effects)
             offset += 1
     state.effects = []

@@ -1,176 +1,206 @@
-"""Throughput: the ledger and quix-streams exactly-once, on the same broker and the same events.
+"""Throughput: the ledger and its peers, on the same broker, the same events, exactly once.
 
-Both start on a preloaded topic and are watched from outside, by what they have committed. The time
-counts from the first commit seen to the last, so that starting up is no part of it.
+    python -m bench.throughput [--events 3000000] [--tasks 1000] [--partitions 4] [--systems …]
+
+All start on the same preloaded topic, one after the other, and are watched from outside, by what
+they have committed. What counts begins when the warm-up is committed, and ends with the last event
+or with the time.
 """
 
+import argparse
 import asyncio
-import os
-import signal
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
-import psutil
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from bench.load import preload
+from bench.load import LIFE_EVENTS, Load, of_lives, write
+from bench.place import Place, place
+from bench.positions import Position
+from bench.processor import Processor
+from bench.report import emit, table
+from bench.systems import COMMIT_MS, STREAMS_VARIANTS, SYSTEMS
 from schemas.topics import Topic
-from streams.kafka.settings import Settings
-from streams.kafka.topics import create_or_check_topics
-from streams.local.broker import KafkaBroker
 
 PARTITIONS = 4
-POLL_S = 0.02
-DEADLINE_S = 600
-PEERS_PYTHON = Path(".venv-peers/bin/python")
+POLL_S = 0.05
+ALL = STREAMS_VARIANTS | SYSTEMS
+STARTED_WITHIN_S = 120.0
+WARM_UP_SHARE = 3  # a third of the events
+WARM_UP_S_MAX = 60.0
+MEASURED_S_MAX = 120.0
+# Of a peer that is fifty times slower than another, two minutes say as much as an hour.
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """One system's run. `cpu_s` and `rss_mb` are those of the processor alone."""
+class Throughput(msgspec.Struct, frozen=True):
+    """One system's steady state. CPU and memory are those of the processor with its children."""
 
-    name: str
+    system: str
+    partitions: int
     events: int
     seconds: float
-    events_per_s: float
+    events_per_s: int
     cpu_s_per_million: float
-    rss_mb_max: float
+    peak_mb: int
+    finished: bool
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far a processor was at a time."""
+
+    at_s: float
+    committed: int
+    cpu_s: float
 
 
 async def measure(
     name: str,
-    command: list[str],
-    env: dict[str, str],
-    events: int,
-    done: Callable[[], Awaitable[int]],
-) -> Measured:
-    """Run a processor until it has committed all events."""
-    process = await asyncio.create_subprocess_exec(
-        *command, env=os.environ | env, stdout=asyncio.subprocess.DEVNULL
-    )
-    watched = psutil.Process(process.pid)
-    first: tuple[float, int, float] | None = None
-    rss_max = 0
-    try:
-        async with asyncio.timeout(DEADLINE_S):
+    processor: Processor,
+    position: Position,
+    *,
+    total: int,
+    warm_up: int,
+    begun: int = 0,
+    partitions: int = PARTITIONS,
+    started_within_s: float = STARTED_WITHIN_S,
+) -> Throughput:
+    """Run a processor over `total` events.
+
+    Args:
+        total: what it has committed when it has committed all.
+        warm_up: how many events do not count.
+        begun: what is committed before it starts.
+    """
+    async with position, processor:
+        started_s = time.perf_counter()
+
+        async def until(target: int, within_s: float) -> Mark:
+            """Return the first mark at or after `target`, or the last one before the time is over."""
+            deadline_s = time.perf_counter() + within_s
             while True:
-                count, now = await done(), time.perf_counter()
-                rss_max = max(rss_max, watched.memory_info().rss)
-                cpu = sum(watched.cpu_times()[:2])
-                if count and first is None:
-                    first = (now, count, cpu)
-                if count >= events and first is not None:
-                    break
-                if process.returncode is not None:
-                    raise SystemExit(f"{name} ended with {process.returncode}")
+                processor.check()
+                committed = await position.committed()
+                mark = Mark(time.perf_counter(), committed, processor.cpu_s)
+                if committed >= target or mark.at_s > deadline_s:
+                    return mark
                 await asyncio.sleep(POLL_S)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-    seconds = now - first[0]
-    counted = events - first[1]
-    return Measured(
-        name=name,
-        events=counted,
+
+        first = await until(begun + 1, started_within_s)
+        if first.committed <= begun:
+            raise SystemExit(f"{name} has committed nothing in {started_within_s:.0f} s")
+        print(f"{name}: first commit after {first.at_s - started_s:.1f} s", file=sys.stderr)
+        begin = await until(begun + warm_up, WARM_UP_S_MAX)
+        end = await until(total, MEASURED_S_MAX)
+        peak_mb = round(processor.peak_mb)
+    events, seconds = end.committed - begin.committed, end.at_s - begin.at_s
+    if events <= 0:
+        raise SystemExit(f"{name}: all was committed at once; --events: use more")
+    return Throughput(
+        system=name,
+        partitions=partitions,
+        events=events,
         seconds=round(seconds, 2),
-        events_per_s=round(counted / seconds),
-        cpu_s_per_million=round((cpu - first[2]) / counted * 1e6, 2),
-        rss_mb_max=round(rss_max / 1e6),
+        events_per_s=round(events / seconds),
+        cpu_s_per_million=round((end.cpu_s - begin.cpu_s) / events * 1e6, 2),
+        peak_mb=peak_mb,
+        finished=end.committed >= total,
     )
 
 
-async def ledger(settings: Settings, events: int) -> Measured:
-    """Measure the ledger; its position is the state that it commits."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, isolation_level="read_committed"
+async def preloaded(where: Place, load: Load) -> int:
+    """Write the events of `load`; return how many they are."""
+    topic = where.settings.topic(Topic.EVENTS)
+    began_s = time.perf_counter()
+    count, size_bytes = await write(
+        where.broker.bootstrap_servers, topic, where.settings.partitions, of_lives(load)
     )
-    await consumer.start()
-    topic = settings.topic(Topic.TASKS)
-    consumer.assign([TopicPartition(topic, number) for number in range(PARTITIONS)])
-    await consumer.seek_to_beginning()
-    at: dict[int, int] = {}
-
-    async def done() -> int:
-        for records in (await consumer.getmany(timeout_ms=1)).values():
-            for record in records:
-                if record.key.startswith(b"partition/") and record.value:
-                    at[record.partition] = _NEXT.decode(record.value).data.next_offset
-        return sum(at.values())
-
-    env = {
-        "STOPLOSS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
-        "STOPLOSS_TOPIC_PREFIX": settings.topic_prefix,
-    }
-    command = [sys.executable, "-m", "streams.cli.main", "ledger"]
-    try:
-        # One policy.set of each partition is an event as well.
-        return await measure("stoploss ledger", command, env, events + PARTITIONS, done)
-    finally:
-        await consumer.stop()
+    print(
+        f"{count:,} events of {size_bytes / count:.0f} bytes preloaded "
+        f"in {time.perf_counter() - began_s:.0f} s",
+        file=sys.stderr,
+    )
+    return count
 
 
-class _Next(msgspec.Struct):
-    next_offset: int
-
-
-class _Record(msgspec.Struct):
-    data: _Next
-
-
-_NEXT = msgspec.json.Decoder(_Record)
-
-
-async def quix(settings: Settings, events: int, state_dir: str) -> Measured:
-    """Measure quix-streams; its position is what its transactions commit for its group."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
-    await admin.start()
-    group = f"{settings.topic_prefix}quix"
-
-    async def done() -> int:
-        try:
-            offsets = await admin.list_consumer_group_offsets(group)
-        except GroupCoordinatorNotAvailableError:  # of a broker that never had a group
-            return 0
-        return sum(max(found.offset, 0) for found in offsets.values())
-
-    command = [
-        str(PEERS_PYTHON),
-        str(Path(__file__).parent / "peers" / "quix_app.py"),
-        settings.bootstrap_servers,
-        settings.topic_prefix,
-        state_dir,
-    ]
-    try:
-        return await measure("quix-streams exactly-once", command, {}, events, done)
-    finally:
-        await admin.close()
-
-
-async def throughput(events: int, tasks: int, *, with_peers: bool) -> list[Measured]:
-    """Measure both on topics of their own, filled with the same events."""
-    measured: list[Measured] = []
-    with tempfile.TemporaryDirectory() as folder:
-        async with KafkaBroker(Path(folder) / "kafka") as broker:
-            for name in ("quix", "ledger") if with_peers else ("ledger",):
-                settings = Settings(
-                    bootstrap_servers=broker.bootstrap_servers,
-                    topic_prefix=f"bench-{name}.",
-                    partitions=PARTITIONS,
-                )
-                await create_or_check_topics(settings)
-                topic = settings.topic(Topic.EVENTS)
-                size = await preload(broker.bootstrap_servers, topic, PARTITIONS, events, tasks)
-                total = events + 2 * tasks
-                print(f"{name}: {events:,} events preloaded, {size / events:.0f} bytes each")
-                if name == "quix":
-                    measured.append(await quix(settings, total, f"{folder}/quix-state"))
-                else:
-                    measured.append(await ledger(settings, total))
-                print(f"  {measured[-1]}")
+async def compare(
+    load: Load, names: list[str], *, partitions: int = PARTITIONS, commit_ms: int = COMMIT_MS
+) -> list[Throughput]:
+    """Measure the named systems, each on the same events."""
+    measured = []
+    async with place(partitions) as where:
+        count = await preloaded(where, load)
+        for name in sorted(names, key=list(ALL).index):  # the ledger last: it appends events
+            processor, position = await ALL[name](where, commit_ms)
+            # One policy.set of each partition is an event as well.
+            total = count + (partitions if name == "ledger" else 0)
+            found = await measure(
+                name,
+                processor,
+                position,
+                total=total,
+                warm_up=count // WARM_UP_SHARE,
+                partitions=partitions,
+            )
+            emit("throughput", found)
+            measured.append(found)
     return measured
+
+
+def show(measured: list[Throughput]) -> None:
+    """Print all of them, as ratios to the ledger where it is among them."""
+    by_name = {each.system: each for each in measured}
+    own = by_name.get("ledger", measured[-1])
+    table(
+        (
+            "",
+            "events/s",
+            f"{own.system} ÷ it",
+            "CPU s per million",
+            "it ÷ ours",
+            "peak MB",
+            "events",
+        ),
+        (
+            (
+                each.system,
+                each.events_per_s,
+                round(own.events_per_s / each.events_per_s, 2),
+                each.cpu_s_per_million,
+                round(each.cpu_s_per_million / own.cpu_s_per_million, 2),
+                each.peak_mb,
+                each.events,
+            )
+            for each in measured
+        ),
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a comparison can be told."""
+    parser.add_argument("--events", type=int, default=3_000_000)
+    parser.add_argument("--tasks", type=int, default=1_000, help="open at once")
+    parser.add_argument("--life", type=int, default=LIFE_EVENTS, help="reports of a task")
+    parser.add_argument("--partitions", type=int, default=PARTITIONS)
+    parser.add_argument("--commit-ms", type=int, default=COMMIT_MS, help="of the peers")
+    parser.add_argument("--systems", nargs="+", choices=list(ALL), default=list(SYSTEMS))
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Compare what was asked for, and print it."""
+    load = Load(asked.events, asked.tasks, asked.life)
+    show(
+        asyncio.run(
+            compare(load, asked.systems, partitions=asked.partitions, commit_ms=asked.commit_ms)
+        )
+    )
+
+
+def main() -> None:
+    """Measure what was asked for and print it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
+    arguments(parser)
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

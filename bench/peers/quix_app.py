@@ -33,13 +33,13 @@ def fold(event: dict[str, Any], state: State) -> dict[str, Any] | None:
 
 def main() -> None:
     """Process `{prefix}events` until ended."""
-    servers, prefix, state_dir = sys.argv[1:4]
+    servers, prefix, state_dir, commit_s = sys.argv[1:5]
     app = Application(
         broker_address=servers,
         consumer_group=f"{prefix}quix",
         auto_offset_reset="earliest",
         processing_guarantee="exactly-once",
-        commit_interval=0.1,
+        commit_interval=float(commit_s),
         state_dir=state_dir,
         loglevel="WARNING",
     )
