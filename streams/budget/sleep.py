@@ -29,8 +29,8 @@ class Patience(Struct, frozen=True):
 class Sleep:
     """Puts the idle tasks of one partition to sleep, a few at a time."""
 
-    def __init__(self, state: PartitionState, patience: Patience | None = None) -> None:
-        self._state, self._patience = state, patience or Patience()
+    def __init__(self, state: PartitionState, patience: Patience) -> None:
+        self._state, self._patience = state, patience
         self._idle_ms = self._patience.idle_ms
         self._drowsy: list[str] = []
         self._due_ms = 0

@@ -20,7 +20,7 @@ from schemas.topics import Topic
 from streams.budget.effects import Refused
 from streams.budget.fold import fold, open_task_count
 from streams.budget.policy import Policy
-from streams.budget.sleep import Sleep
+from streams.budget.sleep import Patience, Sleep
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
@@ -54,6 +54,7 @@ class Shared(Struct, frozen=True):
     wall_ms: Callable[[], int]
     metrics: LedgerMetrics
     health: LedgerHealth
+    patience: Patience
     freeze: bool  # whether the process is ours, so that its garbage collector may be told things
 
 
@@ -263,7 +264,7 @@ class _Run:
         self._shared, self._state, self._writer = shared, state, writer
         self._inbox, self._figures, self._on_committed = inbox, figures, committed
         self._publisher = Publisher(shared.settings, state.partition)
-        self._sleep = Sleep(state)
+        self._sleep = Sleep(state, shared.patience)
         self._open: OpenBatch | None = None
         self._lag = 0
         self._unread = 0

@@ -14,6 +14,7 @@ import aiokafka.errors
 
 from schemas.errors import UnavailableError
 from streams.budget.policy import builtin_policy
+from streams.budget.sleep import Patience
 from streams.kafka.appender import Appender
 from streams.kafka.connection import KafkaConnect
 from streams.kafka.settings import Settings
@@ -60,6 +61,7 @@ async def run_ledger(
         wall_ms=_wall_ms,
         metrics=metrics,
         health=health,
+        patience=Patience(),
         freeze=own_process,
     )
     await serve(shared, stop, lambda: group_consumer(settings))

@@ -19,7 +19,8 @@ from streams.budget.effects import Refused
 from streams.budget.encode import EffectEncoder
 from streams.budget.fold import fold
 from streams.budget.policy import InvalidPolicyError, Policy, policy_from_json, policy_json
-from streams.budget.snapshot import drain_changes, partition_state, restore
+from streams.budget.restore import restore
+from streams.budget.snapshot import drain_changes, partition_state
 from streams.budget.state import new_partition
 from streams.cli.policies import policy_of_file, toml
 from streams.importers.base import import_events

@@ -144,7 +144,7 @@ def careless_fold(
     state: PartitionState, event: Event | Refusal, *, offset: int, append_ms: int
 ) -> Sequence[Effect]:
     """Leaves a trace of what it refuses."""
-    if isinstance(event, Refusal) and state.tasks:
+    if isinstance(event, Refusal) and len(state.tasks):
         next(iter(state.tasks.values())).limits_version += 1
     return fold(state, event, offset=offset, append_ms=append_ms)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from streams.budget.policy import Policy
+from streams.budget.sleep import Patience
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport
 from streams.ledger.partition import Shared
@@ -37,6 +38,7 @@ class Process:
             wall_ms=wall_ms,
             metrics=METRICS,
             health=LedgerHealth(),
+            patience=Patience(idle_ms=1_000, look_every_ms=100),  # a history is short
             freeze=False,
         )
         self._stop = asyncio.Event()

@@ -62,7 +62,7 @@ def test_a_crowd_is_put_to_sleep_sooner() -> None:
 def test_many_are_put_to_sleep_a_few_at_a_time_so_that_no_batch_waits() -> None:
     many = "\n".join(f"start TASK-{number}" for number in range(AT_ONCE_MAX + 1))
     world = told(f"{many}\ntick +1h")
-    sleep = Sleep(world.state)
+    sleep = Sleep(world.state, Patience())
     sleep.step()
     assert len(world.state.tasks.awake) == 1
     world.state.touch(world.state.tasks["TASK-0"])  # it was drowsy
@@ -86,7 +86,7 @@ def test_nobody_looks_again_before_it_is_time() -> None:
 
 def test_who_is_held_stays_awake_so_that_a_change_of_mode_reaches_it() -> None:
     world = told("mode enforce\nstart TASK-1\nusage TASK-1 PLAN 1_000_000\ntick +1h")
-    Sleep(world.state).step()
+    Sleep(world.state, Patience()).step()
     assert list(world.state.tasks.awake) == ["TASK-1"]
     tell(world, "mode observe")
     assert [one.enforced for one in world.decisions("TASK-1")][-2:] == [True, False]

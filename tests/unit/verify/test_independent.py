@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.load import preloaded
+from bench.load import Load, of_lives
 from schemas.encode import encode_event
 from schemas.envelope import epoch_ms
 from schemas.topics import Topic
@@ -65,7 +65,8 @@ def test_the_recorded_sessions_of_the_demo_follow_from_their_events() -> None:
 
 def test_a_load_of_many_tasks_follows_from_its_events() -> None:
     inputs = [
-        (value, START_MS + index // 10) for index, (_, value) in enumerate(preloaded(9_000, 20))
+        (value, START_MS + index // 10)
+        for index, (_, value) in enumerate(of_lives(Load(9_000, 20)))
     ]
     records = folded(inputs)
     assert differences(records) == []
