@@ -8,6 +8,7 @@ import aiokafka.errors
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import UnavailableError
+from streams.kafka import failpoints
 from streams.kafka.ports import Record
 from streams.kafka.producers import Producer, discard
 from streams.kafka.settings import Settings
@@ -45,7 +46,9 @@ async def write_together(
                 )
             delivered = await asyncio.gather(*deliveries)
             committing = True
+            failpoints.hit("operator_before_commit")
             await producer.commit_transaction()
+            failpoints.hit("operator_after_commit")
             await producer.stop()
     except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
         await _give_up(producer, deliveries)
