@@ -175,17 +175,19 @@ async def cut(arena: Arena, sessions: tuple[float, float]) -> bool:
 async def fill_spool(arena: Arena) -> bool:
     """Cut the emitter off until its disk quota and its memory are full, and events are dropped."""
     before = arena.emitter.stats.dropped
+
+    def is_full() -> bool:
+        files = (arena.folder / "spool").rglob("*.spool")
+        return sum(path.stat().st_size for path in files) > 0.9 * SPOOL_BYTES_MAX
+
+    def drops() -> bool:
+        # Slower than the emitter writes to disk, until the disk is full; then faster.
+        full = is_full()
+        arena.emit(200 if full else 10)
+        return full and arena.emitter.stats.dropped > before
+
     async with arena.broker.proxies[EMITTER].faulty(Fault.CUT):
-
-        def dropped() -> bool:
-            arena.emit(200)
-            return arena.emitter.stats.dropped > before
-
-        full = await arena.until(dropped, TAKEN_OVER_WITHIN_S)
-        spooled_bytes = sum(
-            path.stat().st_size for path in (arena.folder / "spool").rglob("*.spool")
-        )
-    return full and spooled_bytes > 0.9 * SPOOL_BYTES_MAX
+        return await arena.until(drops, TAKEN_OVER_WITHIN_S)
 
 
 async def _an_owner(arena: Arena) -> Ledger:

@@ -18,6 +18,7 @@ class Fault(enum.Enum):
 
     CUT = "cut"  # connections are reset, new ones are refused
     STALL = "stall"  # connections stay and nothing passes; then all of it does
+    SILENCE = "silence"  # what is asked passes, the answers do not; then they do
 
 
 @dataclass
@@ -76,10 +77,7 @@ class Proxy:
         assert self._fault is None
         self._fault, self._met = fault, Met()
         if fault is Fault.CUT:
-            self._met.reset = self.connections
-            for writers in self._connections.values():
-                for writer in writers:
-                    writer.transport.abort()
+            self._met.reset = self.reset()
         else:
             self._open.clear()
         try:
@@ -87,6 +85,13 @@ class Proxy:
         finally:
             self._fault = None
             self._open.set()
+
+    def reset(self) -> int:
+        """End all connections, and what they hold back; return how many there were."""
+        for writers in self._connections.values():
+            for writer in writers:
+                writer.transport.abort()
+        return self.connections
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._upstream_port()
@@ -106,8 +111,10 @@ class Proxy:
             # Whichever direction ends first ends both: no client of Kafka half-closes.
             async with asyncio.TaskGroup() as group:
                 ways = [
-                    group.create_task(self._pass_on(reader, there_writer)),
-                    group.create_task(self._pass_on(there_reader, writer)),
+                    group.create_task(self._pass_on(reader, there_writer, Fault.STALL)),
+                    group.create_task(
+                        self._pass_on(there_reader, writer, Fault.STALL, Fault.SILENCE)
+                    ),
                 ]
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 for way in ways:
@@ -117,11 +124,13 @@ class Proxy:
             writer.transport.abort()
             there_writer.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *held_by: Fault
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(READ_BYTES):
-                if self._fault is Fault.STALL:
+                if self._fault in held_by:
                     self._met.stalled_bytes += len(data)
-                await self._open.wait()
+                    await self._open.wait()
                 writer.write(data)
                 await writer.drain()

@@ -57,6 +57,7 @@ async def run(
         session_ms: how long the group waits for a ledger that is gone.
     """
     assert (minutes is None) != (plan is None)
+    ran_commit = commit()  # now: it may be another one at the end
     clock = asyncio.get_running_loop().time
     happened: Counter[str] = Counter()
     attempted: Counter[str] = Counter()
@@ -116,7 +117,7 @@ async def run(
         expected = place.load.expected
         wrong += differ + check.differences(expected, emitted, counted)
         return Result(
-            commit=commit(),
+            commit=ran_commit,
             seed=seed,
             minutes=round(ran_s / 60, 2),
             cores=os.cpu_count() or 1,

@@ -75,11 +75,12 @@ async def test_a_cut_ends_who_is_there_and_refuses_who_comes(proxy: Proxy) -> No
     client.leave()
 
 
-async def test_what_stalls_comes_later_and_whole(proxy: Proxy) -> None:
+@pytest.mark.parametrize("fault", [Fault.STALL, Fault.SILENCE])
+async def test_what_is_held_back_comes_later_and_whole(proxy: Proxy, fault: Fault) -> None:
     client = await Client.connect(proxy)
     client.say(b"hello")
     await client.hears()
-    async with proxy.faulty(Fault.STALL) as met:
+    async with proxy.faulty(fault) as met:
         client.say(b"later")
         async with asyncio.timeout(WITHIN_S):
             while not met.happened():  # noqa: ASYNC110 - of the proxy's own
