@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from streams.kafka import failpoints
 from tests.faults import check
 from tests.faults.arena import CALM, CLIENTS, POLICIES, SESSION_MS, Arena, arena
 from tests.faults.faults import DECK, KINDS, LEDGERS_MAX, LEDGERS_MIN
@@ -22,7 +23,7 @@ RATE_PER_S = 1_700
 EMITTED_PER_S = 20
 QUIET_WITHIN_S = 180.0
 # Sometimes the next fault comes before the last one is over.
-WAITS = 0.75
+WAITS = 0.6
 ATTEMPTS = 3
 
 Step = tuple[str, ...]  # names of `KINDS`, at the same time
@@ -32,9 +33,13 @@ def drawn(seed: int) -> Iterator[Step]:
     """Yield faults for ever: the deck, shuffled anew each time it is used up."""
     chance = random.Random(f"{seed}-plan")
     while True:
-        deck = list(DECK)
+        points = [f"kill {point}" for point in failpoints.POINTS]
+        chance.shuffle(points)
+        deck: list[Step] = [(name,) for name in DECK]
+        # Two at a time, for the time it takes a process to start.
+        deck += [tuple(points[first : first + 2]) for first in range(0, len(points), 2)]
         chance.shuffle(deck)
-        yield from ((name,) for name in deck)
+        yield from deck
 
 
 async def run(
