@@ -131,7 +131,7 @@ async def restored(source: KafkaReader | PausedReader) -> PartitionState:
 
 
 def states(state: PartitionState) -> dict[str, TaskStateData]:
-    return {name: task_state(task) for name, task in state.tasks.items()}
+    return {task.task_id: task_state(task) for task in state.tasks.values()}
 
 
 async def count(client: Any, topic: str) -> int:  # noqa: ANN401 - aiokafka has no types
