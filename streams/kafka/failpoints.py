@@ -1,8 +1,9 @@
 """Named places of the commit sequence at which a test may have the process die, as a power cut would.
 
 `STOPLOSS_FAILPOINT=before_commit:3` kills the process with SIGKILL when it comes to `before_commit`
-for the third time, and says so in the log. Without the variable each place calls a function that
-does nothing. It is read once, at import: a process that runs cannot be armed.
+for the third time, and says so in the log; `before_commit:3:stop` stops it there with SIGSTOP, until
+somebody continues it. Without the variable each place calls a function that does nothing. It is read
+once, at import: a process that runs cannot be armed.
 
 Here and not in the ledger, since half of the places are inside the transaction.
 """
@@ -41,21 +42,27 @@ POINTS = (
 TURNS_TO_WRITE = 20
 
 
+DEEDS = {"kill": "killed", "stop": "stopped"}
+
+
 class Armed:
     """One point, and how often it is still passed unharmed."""
 
-    def __init__(self, value: str, die: Callable[[], None]) -> None:
+    def __init__(self, value: str, do: Callable[[str], None]) -> None:
         """Arm.
 
         Raises:
-            InvalidFieldError: `value` is not point:count.
+            InvalidFieldError: `value` is not point:count or point:count:stop.
         """
-        self.point, _, times = value.partition(":")
-        if self.point not in POINTS or not times.isdecimal() or int(times) < 1:
-            allowed = f"point:count, the point one of {', '.join(POINTS)}"
+        self.point, _, rest = value.partition(":")
+        times, _, deed = rest.partition(":")
+        known = self.point in POINTS and deed in (*DEEDS, "")
+        if not known or not times.isdecimal() or int(times) < 1:
+            allowed = f"point:count or point:count:stop, the point one of {', '.join(POINTS)}"
             raise InvalidFieldError(VARIABLE, value, allowed)
         self._left = int(times)
-        self._die = die
+        self.deed = deed or "kill"
+        self._do = do
 
     def hit(self, point: str) -> None:
         """Die here, if it is the point and the time."""
@@ -63,8 +70,8 @@ class Armed:
             return
         self._left -= 1
         if self._left == 0:
-            log.warning("failpoint: %s: killed", point)
-            self._die()
+            log.warning("failpoint: %s: %s", point, DEEDS[self.deed])
+            self._do(self.deed)
 
     async def delivered(
         self, point: str, deliveries: Sequence[Awaitable[object]], topic: str
@@ -94,10 +101,10 @@ async def _delivered(_point: str, _deliveries: Sequence[Awaitable[object]], _top
     pass
 
 
-def _kill() -> None:
+def _do(deed: str) -> None:
     for handler in logging.root.handlers:
         handler.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
 
 
 hit: Callable[[str], None] = _hit
@@ -105,10 +112,12 @@ on_the_way: Callable[[str], None] = _hit
 delivered: Callable[[str, Sequence[Awaitable[object]], str], Awaitable[None]] = _delivered
 if _value := os.environ.get(VARIABLE):
     try:
-        _armed = Armed(_value, _kill)
+        _armed = Armed(_value, _do)
     except InvalidFieldError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     hit, on_the_way, delivered = _armed.hit, _armed.on_the_way, _armed.delivered
     # The log is not set up yet when modules are imported; this line must not get lost.
-    sys.stderr.write(f"failpoint: armed by {VARIABLE}={_value}: this process will kill itself\n")
+    sys.stderr.write(
+        f"failpoint: armed by {VARIABLE}={_value}: this process will {_armed.deed} itself\n"
+    )

@@ -36,6 +36,7 @@ LONG_CUT = (1.2, 1.6)
 # What one ledger passes once for each partition it gets, and the rest it passes with every batch.
 ONCE = frozenset({"after_init_transactions", "while_restoring", "after_restore"})
 OPERATORS = ("operator_before_commit", "operator_after_commit")
+ZOMBIE_POINTS = ("after_outputs_sent", "before_commit")
 LEDGER_POINTS = tuple(point for point in failpoints.POINTS if point not in OPERATORS)
 
 
@@ -107,8 +108,24 @@ async def _change_mode(arena: Arena, more: Mapping[str, str]) -> tuple[int, str]
 async def zombie(arena: Arena) -> bool:
     """Stop a ledger until others own what it owned, then let it go on as if nothing had been."""
     victim = await _an_owner(arena)
-    owned = sorted(victim.restored)
     victim.signal(signal.SIGSTOP)
+    return await _haunt(arena, victim)
+
+
+async def zombie_at(arena: Arena, point: str) -> bool:
+    """Have a ledger stop in its transaction, and go on in it when others own what it owned."""
+    victim = await arena.start_ledger(f"{point}:{arena.random.randint(1, 8)}:stop")
+    stopped = await arena.until(lambda: victim.is_stopped, DIES_WITHIN_S)
+    if not stopped:
+        await victim.kill()
+        return False
+    return await _haunt(arena, victim)
+
+
+async def _haunt(arena: Arena, victim: Ledger) -> bool:
+    """Continue a ledger that is stopped once others own what it owned; whether it was a zombie."""
+    owned = sorted(victim.restored)
+    told = _told(victim)
     try:
         taken = await arena.until(
             lambda: _owned_by_others(arena, victim, owned), 2 * arena.session_s
@@ -118,15 +135,15 @@ async def zombie(arena: Arena) -> bool:
             taken = await arena.until(
                 lambda: _owned_by_others(arena, victim, owned), TAKEN_OVER_WITHIN_S
             )
-        told = victim.given_back_count + victim.owned_count + victim.fenced_count
     finally:
         victim.signal(signal.SIGCONT)
     # It is one only if it believed to own them still: it hears of the end of that now.
-    heard = await arena.until(
-        lambda: victim.given_back_count + victim.owned_count + victim.fenced_count > told,
-        TAKEN_OVER_WITHIN_S,
-    )
-    return taken and heard and victim.alive
+    heard = await arena.until(lambda: _told(victim) > told, TAKEN_OVER_WITHIN_S)
+    return bool(owned) and taken and heard and victim.alive
+
+
+def _told(ledger: Ledger) -> int:
+    return ledger.given_back_count + ledger.owned_count + ledger.fenced_count + ledger.lost_count
 
 
 async def add(arena: Arena) -> bool:
@@ -205,7 +222,7 @@ async def _an_owner(arena: Arena) -> Ledger:
 
 
 def _owners(arena: Arena) -> list[Ledger]:
-    return [ledger for ledger in arena.ledgers.alive if ledger.restored and not ledger.stopped]
+    return [ledger for ledger in arena.ledgers.alive if ledger.restored and not ledger.is_stopped]
 
 
 def _owned_by_others(arena: Arena, victim: Ledger, partitions: list[int]) -> bool:
@@ -218,6 +235,13 @@ def _owned_by_others(arena: Arena, victim: Ledger, partitions: list[int]) -> boo
 def _at(point: str) -> Callable[[Arena], Awaitable[bool]]:
     async def inject(arena: Arena) -> bool:
         return await (kill_operator_at if point in OPERATORS else kill_at)(arena, point)
+
+    return inject
+
+
+def _zombie_at(point: str) -> Callable[[Arena], Awaitable[bool]]:
+    async def inject(arena: Arena) -> bool:
+        return await zombie_at(arena, point)
 
     return inject
 
@@ -235,6 +259,7 @@ KINDS: dict[str, FaultKind] = {
         FaultKind("kill", kill),
         *(FaultKind(f"kill {point}", _at(point)) for point in failpoints.POINTS),
         FaultKind("zombie", zombie),
+        *(FaultKind(f"zombie {point}", _zombie_at(point)) for point in ZOMBIE_POINTS),
         FaultKind("rebalance add", add),
         FaultKind("rebalance remove", remove),
         FaultKind("broker kill", kill_broker),
@@ -249,7 +274,8 @@ KINDS: dict[str, FaultKind] = {
 # What a plan is drawn from, again and again.
 DECK = (
     *["kill"] * 10,
-    *["zombie"] * 4,
+    *["zombie"] * 2,
+    *(f"zombie {point}" for point in ZOMBIE_POINTS),
     *["rebalance add"] * 4,
     *["rebalance remove"] * 4,
     *["broker kill"] * 2,

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
+
 from streams.kafka import failpoints
 
 OWNS = re.compile(r"ledger: owns partitions \[(.*)\]$")
 GIVES_BACK = re.compile(r"ledger: gives back partitions \[")
 RESTORED = re.compile(r"ledger: partition (\d+): \d+ tasks restored in ")
+LOST = re.compile(r"ledger: partition (\d+): a batch is not confirmed")
 FENCED = re.compile(r"ledger: partition (\d+): another owner has taken over")
 DIED = re.compile(r"failpoint: (\w+): killed$")
 # What no fault of ours explains: a defect, whose traceback follows, or a record it cannot take.
@@ -30,9 +33,9 @@ class Ledger:
         self.owned_count = 0  # how often the group gave it partitions
         self.given_back_count = 0
         self.fenced_count = 0
+        self.lost_count = 0  # batches of which it does not know
         self.died_at: str | None = None
         self.mistakes: list[str] = []
-        self.stopped = False
         self._told_to_end = False
         self._process: asyncio.subprocess.Process | None = None
 
@@ -46,6 +49,16 @@ class Ledger:
     @property
     def alive(self) -> bool:
         return self._process is not None and self.exit_code is None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it lives and does nothing, by whoever's signal."""
+        if not self.alive:
+            return False
+        assert self._process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+        return False
 
     async def start(self, env: Mapping[str, str], log: Path) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -76,9 +89,7 @@ class Ledger:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
-        if number in (signal.SIGSTOP, signal.SIGCONT):
-            self.stopped = number == signal.SIGSTOP
-        else:
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
             self._told_to_end = True
 
     async def ended(self, within_s: float = END_WITHIN_S) -> int | None:
@@ -113,6 +124,8 @@ class Ledger:
         elif fenced := FENCED.search(line):
             self.fenced_count += 1
             self.restored.pop(int(fenced[1]), None)
+        elif LOST.search(line):
+            self.lost_count += 1
         elif died := DIED.search(line):
             self.died_at = died[1]
         elif MISTAKE.search(line) and len(self.mistakes) < MISTAKES_MAX:

@@ -21,14 +21,14 @@ PAIRS: list[Step] = [
     for first in range(0, len(PAIRED), 2)
 ]
 PLANS: dict[int, list[Step]] = {
-    1: [*PAIRS[: len(PAIRS) // 2], ("zombie",), ("policy change",)],
-    2: [*PAIRS[len(PAIRS) // 2 :], (f"kill {ALONE}",), ("rebalance remove",), ("cut long",)],
+    1: [*PAIRS[: len(PAIRS) // 2], ("zombie before_commit",), ("policy change",)],
+    2: [*PAIRS[len(PAIRS) // 2 :], (f"kill {ALONE}",), ("rebalance remove",), ("zombie",)],
     3: [
         ("kill",),
         ("broker kill",),
         *((f"kill {point}",) for point in OPERATORS),
         ("broker restart", "spool full"),
-        ("cut short",),
+        ("cut long",),
         ("rebalance add", "mode change"),
     ],
 }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from schemas.errors import InvalidFieldError
@@ -41,9 +42,10 @@ class Deaths:
 
     def __init__(self, failpoint: str) -> None:
         self.count = 0
-        self.armed = failpoints.Armed(failpoint, self._die)
+        self.armed = failpoints.Armed(failpoint, self._do)
 
-    def _die(self) -> None:
+    def _do(self, deed: str) -> None:
+        assert deed == "kill"
         self.count += 1
 
 
@@ -57,6 +59,24 @@ def test_an_armed_process_is_killed_at_its_point_and_says_so() -> None:
     assert "failpoint: before_commit: killed" in ran.stderr
 
 
+async def test_an_armed_process_is_stopped_at_its_point_and_goes_on_when_it_is_continued() -> None:
+    environ = os.environ | {failpoints.VARIABLE: "before_commit:3:stop"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM),
+        env=environ,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    status = psutil.Process(process.pid).status
+    async with asyncio.timeout(60):
+        while status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGCONT)
+        out, _ = await process.communicate()
+    assert (process.returncode, out) == (0, b"passed\n" * 5)
+
+
 @pytest.mark.parametrize("unset", [None, ""])
 def test_without_the_variable_nothing_happens_and_nothing_is_said(unset: str | None) -> None:
     ran = run(unset)
@@ -64,11 +84,19 @@ def test_without_the_variable_nothing_happens_and_nothing_is_said(unset: str | N
 
 
 @pytest.mark.parametrize(
-    "value", ["before_commit", "before_commit:0", "before_commit:x", "no_such_point:1", ":1"]
+    "value",
+    [
+        "before_commit",
+        "before_commit:0",
+        "before_commit:x",
+        "no_such_point:1",
+        ":1",
+        "before_commit:1:x",
+    ],
 )
 def test_a_point_that_does_not_exist_is_refused_in_one_line(value: str) -> None:
-    with pytest.raises(InvalidFieldError, match="use point:count, the point one of after_init"):
-        failpoints.Armed(value, lambda: None)
+    with pytest.raises(InvalidFieldError, match=r"use point:count or .*, the point one of after_"):
+        failpoints.Armed(value, lambda _deed: None)
     ran = run(value)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert re.fullmatch(rf"STOPLOSS_FAILPOINT: '{value}' is not allowed; .*\n", ran.stderr)
