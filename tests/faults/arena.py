@@ -124,7 +124,10 @@ class Arena:
         return holds()
 
     async def consumed(self) -> bool:
-        """Whether no record of `events` stands behind what the ledgers have committed."""
+        """Whether no record of `events` stands behind what the ledgers have committed.
+
+        An open transaction hides what comes after it: it has to be over.
+        """
         settings = self.settings(CALM)
         topic = settings.topic(Topic.EVENTS)
         client = await start_client(settings, [topic], "consumed")
@@ -132,6 +135,8 @@ class Arena:
             for number, progress in enumerate(self.watch.partitions):
                 reader = KafkaReader(client, topic, number, progress.next_offset)
                 end = await reader.end_offset()
+                if end < await reader.written_offset():
+                    return False
                 while reader.offset < end:
                     if any(chunk.records for chunk in await reader.read()):
                         return False
