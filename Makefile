@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header
+	--no-emit-index-url --no-header --no-strip-extras
 
 .PHONY: help setup demo test unit integration faults lint types schemas check bench lock clean
 
@@ -62,6 +62,7 @@ bench: setup .venv-peers/.installed ## figures, side by side with quix-streams
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams==3.28.1 orjson
 	@touch $@
 
+# Without the extras pip looks for `coverage[toml]` itself, and a new release then breaks every setup.
 lock: setup ## write the locked requirements anew from pyproject.toml
 	$(COMPILE) --group dev pyproject.toml --output-file requirements.txt
 	$(COMPILE) --constraint requirements.txt pyproject.toml --output-file requirements-runtime.txt

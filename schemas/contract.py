@@ -19,7 +19,7 @@ from schemas.outputs import OUTPUT_TYPES
 from schemas.state import STATE_TYPES
 from schemas.topics import Topic
 
-VERSION = "1.0.0"  # of the contract; its second place grows with each optional field or type
+VERSION = "1.1.0"  # of the contract; its second place grows with each optional field or type
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DEFINITIONS = "#/$defs/"
 _INTEGER, _NUMBER = {"type": "integer"}, {"type": "number"}

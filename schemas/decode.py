@@ -23,7 +23,14 @@ from schemas.refusal import (
 )
 from schemas.topics import EVENT_BYTES_MAX
 
-__all__ = ["Headers", "Refusal", "decode_event", "original_bytes"]
+__all__ = [
+    "Headers",
+    "Refusal",
+    "decode_event",
+    "is_binary_mode",
+    "original_bytes",
+    "structured",
+]
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -45,8 +52,9 @@ def decode_event(value: bytes | None, headers: Headers = ()) -> Event | Refusal:
         for name, _ in headers:
             if not name.isascii() and (refused := _refuse_name(name)) is not None:
                 return refused
-        if any(name.startswith(_HEADER_PREFIX) for name, _ in headers):
-            return _decode_binary(value or b"", headers)
+        if is_binary_mode(headers):
+            event = structured(value or b"", headers)
+            return event if isinstance(event, Refusal) else _decode(event)
     if value is None:
         return refusal("not_an_event", "value", "null", EVENT_WORDS)
     return _decode(value)
@@ -99,8 +107,16 @@ def _without_nulls(value: bytes) -> bytes | None:
     return msgspec.json.encode(present) if len(present) < len(attributes) else None
 
 
-def _decode_binary(value: bytes, headers: Headers) -> Event | Refusal:
-    """Put attributes and data together to what they would be in structured mode, and read that."""
+def is_binary_mode(headers: Headers) -> bool:
+    """Whether the attributes of an event stand in the headers of its record."""
+    return any(name.startswith(_HEADER_PREFIX) for name, _ in headers)
+
+
+def structured(value: bytes, headers: Headers) -> bytes | Refusal:
+    """Return an event in binary mode as it would be in structured mode.
+
+    A refusal where that cannot be: an attribute is no text, or the data no JSON.
+    """
     attributes: dict[str, str | msgspec.Raw] = {}
     for header, raw in headers:
         name = header.removeprefix(_HEADER_PREFIX)
@@ -120,7 +136,7 @@ def _decode_binary(value: bytes, headers: Headers) -> Event | Refusal:
         except UNREADABLE as error:
             return explain(value, error)
         attributes["data"] = msgspec.Raw(data)
-    return _decode(msgspec.json.encode(attributes))
+    return msgspec.json.encode(attributes)
 
 
 def original_bytes(original: str) -> bytes:

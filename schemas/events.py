@@ -14,6 +14,7 @@ from schemas.fields import (
     LIMIT_MAX,
     NAME_LENGTH_MAX,
     PHASES_MAX,
+    TASK_ID_PATTERN,
     Attempt,
     Complexity,
     Count,
@@ -158,11 +159,12 @@ class JustificationReviewedData(Struct, frozen=True):
 
 
 class TaskRecoveredData(Struct, frozen=True):
-    """An operator mended a task that was stuck."""
+    """An operator mended a task that was stuck, or (`key`) a record of `tasks` that was torn."""
 
     by: Name
     reason: Reason
     action: RecoverAction
+    key: Text | None = None
 
 
 class AllGrantedData(Struct, frozen=True):
@@ -201,6 +203,17 @@ PartitionSubject = Annotated[
         max_length=NAME_LENGTH_MAX,
         description="The partition that it is for",
         extra_json_schema={"pattern": "^partition/[0-9]+$"},
+    ),
+]
+
+
+RecoveredSubject = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=NAME_LENGTH_MAX,
+        description="A task's id; or the partition, where what was mended is no task's",
+        extra_json_schema={"pattern": f"{TASK_ID_PATTERN}|^partition/[0-9]+$"},
     ),
 ]
 
@@ -286,8 +299,9 @@ class JustificationReviewed(EventBase, tag="stoploss.justification.reviewed", fr
 
 
 class TaskRecovered(EventBase, tag="stoploss.task.recovered", frozen=True):
-    """An operator mended a task."""
+    """An operator mended a task; or, with subject `partition/N`, a record that is no task's."""
 
+    subject: RecoveredSubject
     data: TaskRecoveredData
 
 
@@ -355,6 +369,9 @@ EVENT_TYPES: dict[str, type[Event]] = {
 LEDGER_SOURCE = "stoploss/ledger"
 
 
+PARTITION_PREFIX = "partition/"
+
+
 def partition_subject(partition: int) -> str:
     """Return the subject of an event that concerns all of a partition."""
-    return f"partition/{partition}"
+    return f"{PARTITION_PREFIX}{partition}"

@@ -165,6 +165,7 @@ class Lifecycle(Struct, frozen=True, omit_defaults=True, kw_only=True):
     phase: str | None = None
     approved: bool | None = None
     action: str | None = None
+    key: str | None = None  # of `tasks`: what was rebuilt, where it is no state of a known task
     outcome: str | None = None
     verdict: Verdict | None = None
     overshoot: Overshoot | None = None
@@ -202,14 +203,30 @@ class DeadLetterInput(Struct, frozen=True, omit_defaults=True, kw_only=True):
     key: str | None = None
 
 
+class DeadLetterHeader(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A header of the bad record: as text, or as base64 where that is no UTF-8; no value is null."""
+
+    name: str | None = None
+    name_base64: str | None = None
+    value: str | None = None
+    value_base64: str | None = None
+
+
 class DeadLetter(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A record that was refused, whole: `original` is the base64 of its bytes."""
+    """A record that was refused, whole: `original` is the base64 of its bytes.
+
+    `headers` are in the order of the record, names may repeat. What does not pass the broker is
+    cut: then `original_bytes` or `headers_count` says how much there was.
+    """
 
     reason: str
     detail: DeadLetterDetail
     task_id: str | None = None
     input: DeadLetterInput
+    headers: list[DeadLetterHeader] = []
+    headers_count: Annotated[int, Meta(ge=1)] | None = None
     original: str
+    original_bytes: Annotated[int, Meta(ge=1)] | None = None
 
 
 OUTPUT_TYPES: dict[str, type[Struct]] = {

@@ -5,14 +5,15 @@ The ledger writes what comes out here, `verify` compares with it. Every byte fol
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from schemas.envelope import Envelope, rfc3339
 from schemas.events import LEDGER_SOURCE
-from schemas.outputs import DeadLetter, DeadLetterDetail, DeadLetterInput
+from schemas.letters import kept_header
+from schemas.outputs import DeadLetter, DeadLetterDetail, DeadLetterHeader, DeadLetterInput
 from schemas.state import TaskStateData
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.budget.effects import Effect, Refused
@@ -23,6 +24,9 @@ KEPT_BYTES = (MESSAGE_BYTES_MAX - 128 * 1024) * 3 // 4
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 KEY_LENGTH_MAX = 1_000
 KEY_BYTES_MAX = 32 * 1024
+# What is kept of headers where not all passes, as they stand in the letter.
+HEADERS_BYTES_MAX = 256 * 1024
+assert HEADERS_BYTES_MAX < KEPT_BYTES
 
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -41,6 +45,10 @@ class Cause(Protocol):
     @property
     def value(self) -> bytes | None:
         """Its bytes, which a dead letter keeps."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Its headers, which a dead letter keeps as well."""
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
@@ -128,18 +136,26 @@ class EffectEncoder:
         """Return the dead letter with all of its original, or what of it passes the broker.
 
         A record of many megabytes can be a few kilobytes on the way: it comes in, and as base64
-        it usually goes out again. Where it does not, its first part is kept, `detail` says so, and
-        the input's coordinates tell where the whole is. Otherwise one record would abort its
-        transaction for ever.
+        it usually goes out again. Where it does not, first some of its headers go, then the end of
+        its original; `detail` says so, and the input's coordinates tell where the whole is.
+        Otherwise one record would abort its transaction for ever.
         """
         original = cause.value or b""
         key = None if cause.key is None else cause.key.decode(errors="replace")[:KEY_LENGTH_MAX]
         subject = refused.task_id or key or f"partition/{self._partition}"
 
-        def letter(kept: bytes, detail: DeadLetterDetail) -> bytes:
+        def letter(headers: list[DeadLetterHeader], kept: bytes) -> bytes:
+            headers_are_cut = len(headers) < len(cause.headers)
+            original_is_cut = len(kept) < len(original)
+            notes = []
+            if headers_are_cut:
+                count = len(cause.headers)
+                notes.append(f"only the first {len(headers)} of {count} headers are kept here")
+            if original_is_cut:
+                notes.append(f"only the first {len(kept)} of {len(original)} bytes are kept here")
             data = DeadLetter(
                 reason=refused.reason,
-                detail=detail,
+                detail=_noted(refused.detail, notes),
                 task_id=refused.task_id,
                 input=DeadLetterInput(
                     topic=self._events_topic,
@@ -147,16 +163,49 @@ class EffectEncoder:
                     offset=cause.offset,
                     key=key,
                 ),
+                headers=headers,
+                headers_count=len(cause.headers) if headers_are_cut else None,
                 original=base64.b64encode(kept).decode(),
+                original_bytes=len(original) if original_is_cut else None,
             )
             return self._encode(effect, subject, clock_ms, data, traceparent)
 
-        if len(original) <= WHOLE_BYTES_MAX:
-            whole = letter(original, refused.detail)
+        if len(original) + _size_bytes(cause.headers) <= WHOLE_BYTES_MAX:
+            headers = [kept_header(name, value) for name, value in cause.headers]
+            whole = letter(headers, original)
             if self._fits(whole):
                 return whole
-        note = f"only the first {KEPT_BYTES} of {len(original)} bytes are kept here"
-        detail = msgspec.structs.replace(
-            refused.detail, allowed=f"{refused.detail.allowed} ({note})"
-        )
-        return letter(original[:KEPT_BYTES], detail)
+        headers, size_bytes = _first_headers(cause.headers)
+        if len(headers) < len(cause.headers) and len(original) <= WHOLE_BYTES_MAX:
+            without_some = letter(headers, original)
+            if self._fits(without_some):
+                return without_some
+        return letter(headers, original[: KEPT_BYTES - size_bytes])
+
+
+def _size_bytes(headers: Iterable[tuple[str, bytes | None]]) -> int:
+    return sum(len(name) + len(value or b"") for name, value in headers)
+
+
+def _first_headers(
+    headers: Iterable[tuple[str, bytes | None]],
+) -> tuple[list[DeadLetterHeader], int]:
+    """Return the first headers, as many as may be kept where not all pass, and their size."""
+    kept: list[DeadLetterHeader] = []
+    size_bytes = 0
+    for name, value in headers:
+        if _size_bytes([(name, value)]) > HEADERS_BYTES_MAX:
+            break  # not even tried: it may be as large as all that is wanted in memory
+        header = kept_header(name, value)
+        larger_bytes = size_bytes + len(ENCODER.encode(header)) + 1  # and a comma
+        if larger_bytes > HEADERS_BYTES_MAX:
+            break
+        kept.append(header)
+        size_bytes = larger_bytes
+    return kept, size_bytes
+
+
+def _noted(detail: DeadLetterDetail, notes: Sequence[str]) -> DeadLetterDetail:
+    if not notes:
+        return detail
+    return msgspec.structs.replace(detail, allowed=f"{detail.allowed} ({'; '.join(notes)})")

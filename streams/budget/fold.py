@@ -13,6 +13,7 @@ from schemas.envelope import rfc3339
 from schemas.errors import InvalidFieldError
 from schemas.events import (
     LEDGER_SOURCE,
+    PARTITION_PREFIX,
     AllGranted,
     ClockTick,
     Event,
@@ -49,6 +50,7 @@ from streams.budget.operators import (
     check_reclassified,
     check_recovered,
     fold_explained,
+    fold_partition_recovered,
     fold_reclassified,
     fold_recovered,
     fold_reviewed,
@@ -100,6 +102,8 @@ def fold(
             case Refusal():
                 _refuse(state, event.reason, event.detail, None)
             case AllGranted() | ModeSet() | PolicySet() | ClockTick():
+                _fold_partition_event(state, event)
+            case TaskRecovered() if event.subject.startswith(PARTITION_PREFIX):
                 _fold_partition_event(state, event)
             case _:
                 state.append_ms = append_ms
@@ -207,7 +211,7 @@ def _touched(state: PartitionState, task: Task | None, event: TaskEvent) -> Task
     return task
 
 
-def _fold_partition_event(state: PartitionState, event: PartitionEvent) -> None:
+def _fold_partition_event(state: PartitionState, event: PartitionEvent | TaskRecovered) -> None:
     own = partition_subject(state.partition)
     if event.subject != own:
         raise InvalidFieldError("subject", event.subject, f"{own}: it is written to this partition")
@@ -224,6 +228,8 @@ def _fold_partition_event(state: PartitionState, event: PartitionEvent) -> None:
             _set_policy(state, event)
         case AllGranted():
             _grant_all(state, event)
+        case TaskRecovered():
+            fold_partition_recovered(state, event)
         case _:
             assert_never(event)
     remember(state, event.source, mark, state.active_policy.dedupe_recent)

@@ -16,6 +16,8 @@ from schemas.events import (
     TaskRecovered,
 )
 from schemas.fields import ExecutionOutcome, Importance, RecoverAction, TaskOutcome
+from schemas.outputs import Lifecycle
+from schemas.topics import Topic
 from streams.budget.amounts import number
 from streams.budget.evaluate import judge_task_cells, relevel
 from streams.budget.executions import PHASES_MAX, close_open, task_class
@@ -166,6 +168,31 @@ def fold_recovered(state: PartitionState, task: Task, event: TaskRecovered) -> N
             _derive_cells(state, task)
         case _:
             assert_never(data.action)
+
+
+def fold_partition_recovered(state: PartitionState, event: TaskRecovered) -> None:
+    """Publish that an operator rebuilt a record of `tasks` that is no task's; nothing changes.
+
+    Raises:
+        InvalidFieldError: what is asked for can be done to a task only.
+    """
+    data = event.data
+    if data.action is not RecoverAction.REFOLD:
+        raise InvalidFieldError("data.action", data.action.value, "refold: it is about a partition")
+    state.emit(
+        Topic.LIFECYCLE,
+        "stoploss.lifecycle",
+        event.subject,
+        Lifecycle(
+            change="recovered",
+            partition=state.partition,
+            key=data.key,
+            by=data.by,
+            reason=data.reason,
+            action=data.action.value,
+            input=state.input_ref(),
+        ),
+    )
 
 
 def _derive_cells(state: PartitionState, task: Task) -> None:

@@ -86,9 +86,16 @@ class Restoring:
             if key.startswith(POLICY_KEY):
                 policy = _read_policy(self._partition, key, value)
                 state.known_policies[policy.hash] = policy
+        is_owned = False
         for key, value in self._others.items():
             if key.startswith(PARTITION_KEY):
-                _restore_partition(state, _decoded(self._partition, key, value, _PARTITION))
+                own = _decoded(self._partition, key, value, _PARTITION)
+                _restore_partition(state, key, own)
+                is_owned = True
+        if self._tasks and not is_owned:
+            # Begun at offset 0, the tasks that are there would be folded a second time.
+            key = partition_subject(self._partition)
+            raise TornStateError(self._partition, key, "it is not there, and tasks are")
         parents: dict[str, str] = {}
         while self._tasks:
             key, packed = self._tasks.popitem()
@@ -126,6 +133,16 @@ def restore(
     for _ in restoring.finish():
         pass
     return restoring.state
+
+
+def restore_awake(
+    partition: int, records: Iterable[tuple[str, bytes]], default_policy: Policy
+) -> PartitionState:
+    """As `restore`, with every task built: whatever is torn is found."""
+    state = restore(partition, records, default_policy)
+    for task_id in sorted(state.tasks):
+        state.tasks.get(task_id)
+    return state
 
 
 def wake(state: PartitionState, task_id: str) -> Task:
@@ -190,8 +207,12 @@ def _read_policy(partition: int, key: str, value: bytes) -> Policy:
         raise TornStateError(partition, key, str(error.errors[0])) from error
 
 
-def _restore_partition(state: PartitionState, data: PartitionStateData) -> None:
-    key = partition_subject(state.partition)
+def _restore_partition(state: PartitionState, key: str, data: PartitionStateData) -> None:
+    own_key = partition_subject(state.partition)
+    if key != own_key:
+        raise TornStateError(
+            state.partition, own_key, f"another partition's {key} stands beside it"
+        )
     if data.partition != state.partition:
         raise TornStateError(state.partition, key, f"it is partition {data.partition}'s")
     state.next_offset = data.next_offset

@@ -11,6 +11,8 @@ from schemas.fields import Mode
 from schemas.outputs import PolicyRef
 from schemas.state import TaskStateData
 from schemas.topics import BY_PARTITION, DAY_MS, Topic
+from streams.budget.policy import builtin_policy
+from streams.budget.restore import TornStateError, restore_awake
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
@@ -95,7 +97,8 @@ async def _examine(settings: Settings) -> DoctorAnswer:
         for partition in log.partitions:
             found = await log.dead_letters(partition, since_ms=now_ms - DAY_MS)
             letters.update(letter.reason for letter in found)
-    findings += _ledger_findings(facts)
+        torn = await _torn_findings(log, view, facts)
+    findings += torn + _ledger_findings(facts)
     findings += _agreement_findings(facts)
     findings += [
         _stuck_finding(seen.state)
@@ -103,8 +106,8 @@ async def _examine(settings: Settings) -> DoctorAnswer:
         if is_stuck(seen.state, view, now_ms)
     ]
     if letters:
-        findings.append(_letters_finding(settings, letters))
-    if view.unreadable:
+        findings.append(_letters_finding(letters))
+    if view.unreadable and not torn:
         findings.append(
             Finding(
                 settings.topic(Topic.TASKS),
@@ -190,7 +193,7 @@ def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
         about = f"partition {each.partition}"
         waiting = f"; {counted(each.lag, 'event waits', 'events wait')}" if each.lag else ""
         age_ms = each.heartbeat_age_ms
-        if age_ms is None or age_ms > LEDGER_SILENT_AFTER_MS:
+        if _is_silent(each):
             since = "no heartbeat" if age_ms is None else f"last heartbeat {duration(age_ms)} ago"
             findings.append(
                 Finding(
@@ -208,6 +211,38 @@ def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
                 )
             )
     return findings
+
+
+async def _torn_findings(log: Log, view: LedgerView, facts: list[PartitionFacts]) -> list[Finding]:
+    """Name the record at which a restore of each partition stops, if one does."""
+    silent = any(_is_silent(each) for each in facts)
+    if not silent and not view.unreadable:
+        return []
+    findings = []
+    for partition in log.partitions:
+        last: dict[str, bytes] = {}
+        async for record in log.records(Topic.TASKS, partition):
+            key = (record.key or b"").decode(errors="replace")
+            if record.value is None:
+                last.pop(key, None)
+            else:
+                last[key] = record.value
+        try:
+            restore_awake(partition, last.items(), builtin_policy())
+        except TornStateError as torn:
+            findings.append(
+                Finding(
+                    f"tasks, partition {partition}, key {torn.key}",
+                    f"the ledger stands still at it: {torn.reason}",
+                    f"stoploss recover {shlex.quote(torn.key)} --reason …",
+                )
+            )
+    return findings
+
+
+def _is_silent(partition: PartitionFacts) -> bool:
+    age_ms = partition.heartbeat_age_ms
+    return age_ms is None or age_ms > LEDGER_SILENT_AFTER_MS
 
 
 def _agreement_findings(facts: list[PartitionFacts]) -> list[Finding]:
@@ -255,12 +290,12 @@ def _stuck_finding(state: TaskStateData) -> Finding:
     )
 
 
-def _letters_finding(settings: Settings, letters: Counter[str]) -> Finding:
+def _letters_finding(letters: Counter[str]) -> Finding:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(letters.items()))
     return Finding(
         "dead letters",
         f"in the last day: {reasons}",
-        f"correct their sender; the originals stand in {settings.topic(Topic.DEAD_LETTERS)}",
+        "correct their sender; `stoploss dead-letters` lists them, and sends them again",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import (
+    dead_letters,
     demo,
     doctor,
     importing,
@@ -68,12 +69,15 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("mode", operators.mode, "Say who is really held."),
     ("reclassify", operators.reclassify, "Change a task's complexity or importance."),
     ("explain", operators.explain, "Answer a review or block in writing."),
-    ("recover", operators.recover, "Mend a task that is stuck."),
+    ("recover", operators.recover, "Mend a stuck task, or a torn record."),
     ("verify", verifying.verify, "Fold again, and compare what the ledger wrote."),
     ("doctor", doctor.doctor, "Look for what is wrong."),
 )
 for name, command, short_help in COMMANDS:
     app.command(name, short_help=short_help)(command)
+app.add_typer(
+    dead_letters.app, name="dead-letters", short_help="List what was refused, and send it again."
+)
 app.add_typer(policies.app, name="policy", help="Check, apply or show the policy.")
 app.add_typer(topics.app, name="topics", help="Create or check the topics.")
 

@@ -132,11 +132,11 @@ async def operate_on_task(
     view = await log.ledger_view()
     seen = find_task(view, task_id)
     root = _root(view, seen.state)
-    record = _record(log, kind, task_id, root, seen.partition, data)
-    watches = await _watches(log, [seen.partition])
+    record = operator_record(log, kind, task_id, root, seen.partition, data)
+    watches = await watch_outputs(log, [seen.partition])
     written = await _write(log, [record], timeout_s)
-    await _folded(log, view, watches, written, timeout_s)
-    await _raise_if_refused(log, watches, written)
+    await until_folded(log, view, watches, written, timeout_s)
+    await raise_if_refused(log, watches, written)
     decisions = await _caused(log, watches[0], written[0])
     return TaskOutcome(
         task_id=task_id,
@@ -161,13 +161,13 @@ async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) ->
         await until_started(log, timeout_s)
     view = LedgerView()
     records = [
-        _record(log, kind, partition_subject(each), partition_subject(each), each, data)
+        operator_record(log, kind, partition_subject(each), partition_subject(each), each, data)
         for each in partitions
     ]
-    watches = await _watches(log, partitions)
+    watches = await watch_outputs(log, partitions)
     written = await _write(log, records, timeout_s)
-    await _folded(log, view, watches, written, timeout_s)
-    await _raise_if_refused(log, watches, written)
+    await until_folded(log, view, watches, written, timeout_s)
+    await raise_if_refused(log, watches, written)
     outcomes = []
     for watch, at in zip(watches, written, strict=True):
         counts: dict[Verdict, int] = {}
@@ -205,7 +205,7 @@ def _has_policies(view: LedgerView, partitions: range) -> bool:
     return all(each in states and states[each].policy is not None for each in partitions)
 
 
-class _Watch(Struct, frozen=True):
+class Watch(Struct, frozen=True):
     """Where the output topics of a partition ended before the event was written."""
 
     partition: int
@@ -214,9 +214,10 @@ class _Watch(Struct, frozen=True):
     dead_letters: int
 
 
-async def _watches(log: Log, partitions: Sequence[int]) -> list[_Watch]:
+async def watch_outputs(log: Log, partitions: Sequence[int]) -> list[Watch]:
+    """Note where the outputs of `partitions` end now: what an event causes comes after it."""
     return [
-        _Watch(
+        Watch(
             partition,
             *[
                 await log.reader(topic, partition).end_offset()
@@ -239,7 +240,14 @@ def _root(view: LedgerView, state: TaskStateData) -> str:
     return root
 
 
-def _record(log: Log, kind: str, subject: str, root: str, partition: int, data: Struct) -> Record:
+def operator_record(
+    log: Log, kind: str, subject: str, root: str, partition: int, data: Struct
+) -> Record:
+    """Return an operator's event as a record of `events`, keyed by the root task's id.
+
+    Raises:
+        InvalidFieldError: an option does not fit the contract.
+    """
     source = f"stoploss-cli/{user()}@{secrets.token_hex(4)}"[-NAME_LENGTH_MAX:]
     event = {
         "specversion": "1.0",
@@ -274,10 +282,10 @@ async def _write(log: Log, records: Sequence[Record], timeout_s: float) -> list[
     ]
 
 
-async def _folded(
+async def until_folded(
     log: Log,
     view: LedgerView,
-    watches: Sequence[_Watch],
+    watches: Sequence[Watch],
     written: Sequence[Written],
     timeout_s: float,
 ) -> None:
@@ -292,7 +300,7 @@ async def _folded(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 for watch, at in list(missing.items()):
-                    await _folded_in(log, view, watch, at)
+                    await folded_in(log, view, watch, at)
                     del missing[watch]
         if not missing:
             return
@@ -317,7 +325,8 @@ def _unfolded(why: str, partitions: Sequence[int]) -> UnavailableError:
     )
 
 
-async def _folded_in(log: Log, view: LedgerView, watch: _Watch, at: Written) -> None:
+async def folded_in(log: Log, view: LedgerView, watch: Watch, at: Written) -> None:
+    """Bring `view` up to date until an event is folded, however long that takes."""
     reader = log.reader(Topic.TASKS, watch.partition, watch.tasks)
     while True:
         state = view.partitions.get(watch.partition)
@@ -328,18 +337,21 @@ async def _folded_in(log: Log, view: LedgerView, watch: _Watch, at: Written) -> 
                 view.take(watch.partition, record)
 
 
-async def _raise_if_refused(
-    log: Log, watches: Sequence[_Watch], written: Sequence[Written]
-) -> None:
+async def raise_if_refused(log: Log, watches: Sequence[Watch], written: Sequence[Written]) -> None:
+    """Look for events that were folded among the dead letters.
+
+    Raises:
+        RefusedEventError: the first that stands there.
+    """
     for watch, at in zip(watches, written, strict=True):
-        await _visible(log, Topic.DEAD_LETTERS, watch.partition)
+        await until_visible(log, Topic.DEAD_LETTERS, watch.partition)
         for letter in await log.dead_letters(watch.partition, first=watch.dead_letters):
             if letter.input.offset == at.offset:
                 raise RefusedEventError(Refused(letter.reason, letter.detail), at)
 
 
-async def _caused(log: Log, watch: _Watch, at: Written) -> list[Decision]:
-    await _visible(log, Topic.DECISIONS, watch.partition)
+async def _caused(log: Log, watch: Watch, at: Written) -> list[Decision]:
+    await until_visible(log, Topic.DECISIONS, watch.partition)
     found = []
     async for record in log.records(Topic.DECISIONS, watch.partition, watch.decisions):
         if record.value is not None:
@@ -350,7 +362,7 @@ async def _caused(log: Log, watch: _Watch, at: Written) -> list[Decision]:
     return found
 
 
-async def _visible(log: Log, topic: Topic, partition: int) -> None:
+async def until_visible(log: Log, topic: Topic, partition: int) -> None:
     """Wait until all that is written to a partition now can be read."""
     reader = log.reader(topic, partition)
     written = await reader.written_offset()

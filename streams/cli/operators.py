@@ -1,5 +1,6 @@
 """What operators say: `grant`, `mode`, `reclassify`, `explain`, `recover`; each names who and why."""
 
+import asyncio
 from collections import Counter
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -34,7 +35,10 @@ from streams.cli.options import (
     TimeoutS,
     named,
 )
+from streams.cli.place import kafka_of
+from streams.cli.progress import progress
 from streams.cli.reading import Log
+from streams.cli.recovering import RebuildOutcome, rebuild_record
 from streams.cli.shot import ask
 from streams.cli.show import (
     all_partitions,
@@ -47,7 +51,7 @@ from streams.cli.show import (
     verdict_text,
 )
 from streams.cli.tables import decision_message
-from streams.cli.values import choice
+from streams.cli.values import choice, whole
 
 MULTIPLIER_MAX = 10
 LIMIT_ALLOWED = (
@@ -191,7 +195,10 @@ def explain(
 
 
 def recover(
-    task_id: TaskArgument,
+    key: Annotated[
+        str,
+        typer.Argument(metavar="KEY", help="The task's id; or the key of tasks that is named."),
+    ],
     *,
     reason: Reason,
     close_phase: Annotated[
@@ -202,14 +209,27 @@ def recover(
         bool,
         typer.Option("--refold", help="Add up anew what it used, from each run of its phases."),
     ] = False,
+    partition: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole("--partition", at_least=0, at_most=9_999),
+            help="Where the torn record stands, if the same key stands in several.",
+        ),
+    ] = None,
     by: By = None,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Mend a task that is stuck, or whose sums are in doubt; one of three ways has to be chosen.
+    """Mend a task that is stuck, or rebuild a record of tasks that is torn.
 
-    `stoploss doctor` names the tasks that are stuck, and which way fits.
+    With one of --close-phase, --end and --refold: a stuck task, as `stoploss doctor` names it.
+
+    With none of them: the ledger has named a KEY (a task's id, partition/N or policy/HASH) whose
+    record in tasks is torn or somebody else's, and stands still in its partition. The record is made
+    anew from events, and deleted where no event has caused it. A running ledger is fenced first, and
+    goes on by itself; a record that is sound is left alone.
 
     Example: stoploss recover TASK-17 --close-phase --reason "its enforcer has crashed"
     """
@@ -222,12 +242,61 @@ def recover(
         )
         if is_given
     ]
-    if len(chosen) != 1:
-        given = ", ".join(option for option, _ in chosen) or "none"
-        raise InvalidFieldError("--close-phase, --end, --refold", given, "exactly one of them")
+    if len(chosen) > 1:
+        given = ", ".join(option for option, _ in chosen)
+        raise InvalidFieldError("--close-phase, --end, --refold", given, "one of them, or none")
+    if not chosen:
+        _rebuild(key, partition, named(by), reason, folder, timeout_s, as_json=as_json)
+        return
+    if partition is not None:
+        raise InvalidFieldError(
+            "--partition",
+            partition,
+            "it where a record is rebuilt: without --close-phase, --end and --refold",
+        )
     ((_, action),) = chosen
     data = TaskRecoveredData(by=named(by), reason=reason, action=action)
-    _on_task(task_id, "stoploss.task.recovered", data, folder, timeout_s, as_json=as_json)
+    _on_task(key, "stoploss.task.recovered", data, folder, timeout_s, as_json=as_json)
+
+
+def _rebuild(
+    key: str,
+    partition: int | None,
+    by: str,
+    reason: str,
+    folder: Path,
+    timeout_s: float,
+    *,
+    as_json: bool,
+) -> None:
+    async def rebuilt() -> RebuildOutcome:
+        """How long it takes depends on the log, so the deadline is for Kafka and the ledger only."""
+        async with kafka_of(folder, timeout_s) as place:
+            with progress("folding", in_bytes=False) as advance:
+                return await rebuild_record(
+                    place.settings,
+                    key,
+                    partition,
+                    by=by,
+                    reason=reason,
+                    timeout_s=timeout_s,
+                    on_progress=advance,
+                )
+
+    outcome = asyncio.run(rebuilt())
+    if as_json:
+        print_json(outcome)
+        return
+    where = f"{plain(outcome.key)} in partition {outcome.partition}"
+    since = "a checkpoint" if outcome.from_checkpoint else "the first one"
+    folded = f"{outcome.events:,} events folded from {since} on"
+    match outcome.done:
+        case "sound":
+            print(f"{where} is what the events give; nothing was written ({folded})")
+        case "deleted":
+            print(f"{where} was caused by no event and is deleted; the ledger goes on ({folded})")
+        case "rebuilt":
+            print(f"{where} is rebuilt; the ledger goes on ({folded})")
 
 
 def _on_task(

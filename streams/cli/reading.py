@@ -59,14 +59,20 @@ class LedgerView:
         self.tasks: dict[str, Seen] = {}
         self.partitions: dict[int, PartitionStateData] = {}
         self.policies: dict[str, PolicyStateData] = {}
-        self.unreadable = 0
+        self._unreadable: set[tuple[int, str]] = set()
 
     def __repr__(self) -> str:
         return f"<LedgerView tasks={len(self.tasks)} partitions={len(self.partitions)}>"
 
+    @property
+    def unreadable(self) -> int:
+        """How many keys have a last record that cannot be read."""
+        return len(self._unreadable)
+
     def take(self, partition: int, record: RawRecord) -> None:
         """Remember what a record of `tasks` says; one that cannot be read is counted."""
         key, value = (record.key or b"").decode(errors="replace"), record.value
+        self._unreadable.discard((partition, key))
         try:
             if key.startswith(PARTITION_KEY):
                 if value is not None:
@@ -79,7 +85,7 @@ class LedgerView:
             else:
                 self.tasks[key] = Seen(partition, _TASK.decode(value).data)
         except msgspec.MsgspecError:
-            self.unreadable += 1
+            self._unreadable.add((partition, key))
 
 
 class PatientReader:
@@ -218,12 +224,16 @@ class Log:
         """Return the dead letters of a partition from an offset or a time on."""
         if since_ms is not None:
             first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
-        found = []
+        return [letter.data async for _, letter in self.letters(partition, first)]
+
+    async def letters(
+        self, partition: int, first: int | None = None
+    ) -> AsyncIterator[tuple[RawRecord, Envelope[DeadLetter]]]:
+        """Yield each dead letter of a partition with its record; what cannot be read is left out."""
         async for record in self.records(Topic.DEAD_LETTERS, partition, first):
             if record.value is not None:
                 with contextlib.suppress(msgspec.MsgspecError):
-                    found.append(_DEAD_LETTER.decode(record.value).data)
-        return found
+                    yield record, _DEAD_LETTER.decode(record.value)
 
 
 @contextlib.asynccontextmanager

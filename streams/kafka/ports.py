@@ -19,6 +19,12 @@ class Record(Struct, frozen=True, gc=False):
     value: bytes | None
 
 
+class HeadedRecord(Record, frozen=True, gc=False):
+    """A record with headers; the ledger writes none."""
+
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
 class RawRecord(Protocol):
     """A record as it was read; `timestamp` in ms, the broker's append time on `events`."""
 

@@ -22,14 +22,16 @@ FILE_NAME = "stoploss.toml"
 VARIABLE_PREFIX = "STOPLOSS_"
 
 REBALANCE_TIMEOUT_MS = 10_000
-SESSION_TIMEOUT_MS = 10_000
-HEARTBEAT_INTERVAL_MS = 3_000
+# How long nobody decides after a ledger was killed: this, a heartbeat, and the restore. Brokers take
+# no less unless they are told to (`group.min.session.timeout.ms`).
+SESSION_TIMEOUT_MS = 6_000
+HEARTBEAT_INTERVAL_MS = 1_000
 # Shorter than the session: otherwise the next owner restores `tasks` while our transaction is
 # still open, does not see it, and folds the same events again.
-TRANSACTION_TIMEOUT_MS = 8_000
+TRANSACTION_TIMEOUT_MS = 5_000
 # What a batch may take from its first record to its commit. Shorter than the transaction, so that
 # it is we who abort and know it; shorter than a rebalance, which waits for the open batch.
-BATCH_DEADLINE_MS = 5_000
+BATCH_DEADLINE_MS = 4_000
 STOP_DEADLINE_MS = 10_000
 REQUEST_TIMEOUT_MS = 20_000
 assert BATCH_DEADLINE_MS < TRANSACTION_TIMEOUT_MS < SESSION_TIMEOUT_MS

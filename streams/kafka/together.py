@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.errors import UnavailableError
 from streams.kafka import failpoints
-from streams.kafka.ports import Record
+from streams.kafka.ports import HeadedRecord, Record
 from streams.kafka.producers import Producer, discard
 from streams.kafka.settings import Settings
 
@@ -40,10 +40,12 @@ async def write_together(
             await producer.start()
             await producer.begin_transaction()
             for record in records:
-                topic, partition = record.topic, record.partition
-                deliveries.append(
-                    await producer.send(topic, record.value, key=record.key, partition=partition)
+                headers = record.headers if isinstance(record, HeadedRecord) else None
+                topic, partition, key = record.topic, record.partition, record.key
+                delivery = await producer.send(
+                    topic, record.value, key=key, partition=partition, headers=headers
                 )
+                deliveries.append(delivery)
             delivered = await asyncio.gather(*deliveries)
             committing = True
             failpoints.hit("operator_before_commit")

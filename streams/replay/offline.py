@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from schemas.decode import Refusal
 from schemas.envelope import epoch_ms
 from schemas.events import (
+    PARTITION_PREFIX,
     AllGranted,
     ClockTick,
     Event,
@@ -34,6 +35,7 @@ from schemas.events import (
     PartitionEvent,
     PolicySet,
     TaskEvent,
+    TaskRecovered,
     TaskStarted,
     partition_subject,
 )
@@ -104,6 +106,8 @@ class _Replay:
                 self._refused[event.reason] += 1
             case AllGranted() | ModeSet() | PolicySet() | ClockTick():
                 self._take_for_all(event)
+            case TaskRecovered() if event.subject.startswith(PARTITION_PREFIX):
+                pass  # a record of `tasks` was rebuilt: nothing happened to a task
             case _:
                 self._order[event.subject] = None
                 self._count(self._family(event).fold(event, epoch_ms(event.time)))

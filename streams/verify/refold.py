@@ -235,7 +235,7 @@ class _Judge:
                 event = decode_event(record.value, record.headers)
                 effects = fold(state, event, offset=record.offset, append_ms=record.timestamp)
                 families.learn(state, event, effects)
-                _settle(state)
+                forget_changes(state)
         self.report.unjudged_tasks = families.unjudged_count
         self._since = Since(self.report.first_offset, families.judged())
         self._state = state_at(past.checkpoint, self._partition, stored.own_record)
@@ -294,7 +294,7 @@ class _Judge:
         traceparent = None if isinstance(event, Refusal) else event.traceparent
         for effect in effects:
             self._expect(effect, self._encoder.encode(effect, state.clock_ms, record, traceparent))
-        _settle(state)
+        forget_changes(state)
         self.report.events += 1
 
     def _expect(self, effect: Effect, encoded: Encoded) -> None:
@@ -354,8 +354,8 @@ class _Judge:
         return await self._stored.compare(encoded, place)
 
 
-def _settle(state: PartitionState) -> None:
-    """Forget which tasks changed: all states are compared in the end."""
+def forget_changes(state: PartitionState) -> None:
+    """Forget which tasks changed: of a fold whose states are looked at in the end only."""
     for task in state.changed:
         task.is_changed = False
     state.changed.clear()

@@ -67,3 +67,44 @@ class VerifyResult(Struct, kw_only=True):
 
     equal: bool
     partitions: list[PartitionReport]
+
+
+class IndependentDifference(Struct, frozen=True, kw_only=True):
+    """The first record that does not follow from the inputs; `text` says the same in one line.
+
+    `offset` is that of the record, None where it is missing; `input_offset` that of the record of
+    `events` that causes it, None where none does.
+    """
+
+    topic: str
+    partition: Partition
+    offset: Offset | None
+    input_offset: Offset | None
+    key: str
+    field: str
+    expected: str
+    found: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class IndependentReport(Struct, kw_only=True):
+    """What the independent judge says of one partition; the fields are those of `PartitionReport`."""
+
+    partition: Partition
+    equal: bool = True
+    first_offset: Offset = 0
+    next_offset: Offset = 0
+    from_checkpoint: bool = False
+    events: int = 0
+    unjudged_tasks: int = 0
+    difference: IndependentDifference | None = None
+
+
+class IndependentResult(Struct, kw_only=True):
+    """`stoploss verify --independent --json` prints this."""
+
+    equal: bool
+    partitions: list[IndependentReport]

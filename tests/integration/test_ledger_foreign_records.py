@@ -3,9 +3,13 @@
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
+import msgspec
 import pytest
 
+from schemas.letters import original_headers
+from schemas.outputs import DeadLetterHeader
 from schemas.topics import Topic
 from tests.integration.foreign_batch import Foreign, record_batch, send_batch
 from tests.integration.kafka_world import World, make_world
@@ -114,4 +118,18 @@ async def test_what_a_record_may_lack_or_have_too_much_of_is_no_trouble(world: W
         (first + 3, "not_an_event"),
         (first + 6, "not_json"),
     ]
+    await world.assert_verified()
+
+
+async def test_a_record_in_binary_mode_that_is_refused_keeps_its_headers(world: World) -> None:
+    odd: Headers = [(b"mine", NOT_UTF_8), (b"mine", None), (b"ce_x", b"1")]
+    usual = binary_usage(world, 0, odd)
+    bad = replace(usual, headers=[*usual.headers, (b"ce_type", b"stoploss.imagined")])
+    async with world.ledger():
+        await send(world, bad, Foreign(b"{}", None, [(NOT_UTF_8, b"1")]), usage(world, 1))
+        await world.until_folded()
+    first, second = await world.read(Topic.DEAD_LETTERS)
+    kept = msgspec.convert(first.data["headers"], list[DeadLetterHeader])
+    assert [(name.encode(), value) for name, value in original_headers(kept)] == bad.headers
+    assert second.data["headers"] == [{"name_base64": "/25hbWXD", "value": "1"}]
     await world.assert_verified()

@@ -5,7 +5,7 @@ import pytest
 from schemas.topics import Topic
 from streams.budget import executions
 from tests.unit.budget.story import all_said, story, tell
-from tests.unit.budget.world import World
+from tests.unit.budget.world import OWN_SUBJECT, PARTITION, START_MS, World, record
 
 
 def runs(world: World) -> list[str]:
@@ -337,3 +337,32 @@ def test_a_phase_closed_by_an_operator_is_abandoned() -> None:
     ended = next(one for one in world.lifecycles() if one.change == "ended")
     assert (ended.outcome, ended.by, ended.reason) == ("abandoned", "ada", "because")
     tell(world, "usage TASK-1 THINK 5  → TASK-1 THINK 1 abandoned 4000ms r2")
+
+
+def recovered(action: str, event_id: str, subject: str = OWN_SUBJECT) -> bytes:
+    data = {"by": "ada", "reason": "torn", "action": action, "key": "policy/1"}
+    return record("task.recovered", subject, event_id, data, START_MS)
+
+
+def test_what_was_rebuilt_in_a_partition_is_told_and_changes_no_task() -> None:
+    world = story("usage TASK-1 THINK 5")
+    world.take(recovered("refold", "e-1"))
+    world.take(recovered("refold", "e-1"))
+    told = [one for one in world.lifecycles(OWN_SUBJECT) if one.change == "recovered"]
+    assert [(one.key, one.partition, one.by, one.reason, one.action) for one in told] == [
+        ("policy/1", PARTITION, "ada", "torn", "refold")
+    ]
+    assert list(world.state.tasks) == ["TASK-1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        pytest.param(recovered("end_task", "e"), "data.action", id="a partition cannot be ended"),
+        pytest.param(recovered("refold", "e", "partition/4"), "subject", id="another partition"),
+    ],
+)
+def test_a_recovery_of_a_partition_that_cannot_be_is_refused(value: bytes, field: str) -> None:
+    world = World()
+    world.take(value)
+    assert [letter.detail.field for letter in world.letters()] == [field]

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import Remedy
 from streams.budget.policy import policy_from_toml
-from streams.budget.restore import TornStateError, restore
+from streams.budget.restore import TornStateError, restore, restore_awake
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
 from tests.unit.budget.story import story
@@ -205,9 +205,8 @@ def test_a_torn_record_is_named_with_what_to_do(
 ) -> None:
     world = story(STORY, own=OWN)
     change(world, key, edit)
-    with pytest.raises(TornStateError, match=reason) as torn:
-        for _ in restored(world).tasks.values():  # some of it is seen when a task is woken
-            pass
+    with pytest.raises(TornStateError, match=reason) as torn:  # some is seen when a task is woken
+        restore_awake(PARTITION, world.records.items(), world.default_policy)
     assert torn.value.key == key
     assert torn.value.remedy is Remedy.STOP
     assert f"`stoploss recover {key}` rebuilds it from events" in str(torn.value)
@@ -224,3 +223,19 @@ def test_what_is_no_json_is_torn(value: bytes) -> None:
 def test_a_partition_that_was_never_written_is_empty() -> None:
     state = restore(PARTITION, [], World().default_policy)
     assert (state.next_offset, list(state.tasks), state.open_tasks) == (0, [], 0)
+
+
+def test_tasks_without_the_record_of_their_partition_are_torn() -> None:
+    world = story("start TASK-1")
+    del world.records[f"partition/{PARTITION}"]
+    with pytest.raises(TornStateError, match="key partition/3: it is not there, and tasks are"):
+        restored(world)
+
+
+def test_the_record_of_another_partition_is_named() -> None:
+    world = story("start TASK-1")
+    world.records["partition/9"] = world.records[f"partition/{PARTITION}"]
+    with pytest.raises(
+        TornStateError, match="key partition/3: another partition's partition/9 stands beside it"
+    ):
+        restored(world)

@@ -38,6 +38,7 @@ class Cause(msgspec.Struct):
     offset: int
     value: bytes
     key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class World:

@@ -164,15 +164,70 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(("explain", "T"), "Missing option '--text'", id="an explanation of silence"),
         pytest.param(
-            ("recover", "T", *WHY),
-            "--close-phase, --end, --refold: 'none' is not allowed; use exactly one of them",
-            id="a recovery that does nothing",
+            ("recover", "T", "--end", "--partition", "1", *WHY),
+            "--partition: 1 is not allowed; use it where a record is rebuilt: without --close-phase, "
+            "--end and --refold",
+            id="a partition where the task says it",
         ),
         pytest.param(
             ("recover", "T", "--end", "--refold", *WHY),
             "--close-phase, --end, --refold: '--end, --refold' is not allowed; "
-            "use exactly one of them",
+            "use one of them, or none",
             id="two recoveries",
+        ),
+        *[
+            pytest.param(
+                ("dead-letters", "show", number),
+                f"N: '{number}' is not allowed; use PARTITION:OFFSET of the refused record, such as "
+                "0:42, as `stoploss dead-letters` lists it",
+                id=f"letter {number}",
+            )
+            for number in ("42", "0:", ":1", "a:1", "0:1:2", "0:1234567890123456789")
+        ],
+        *[
+            pytest.param(
+                ("dead-letters", "--since", since),
+                f"--since: '{since}' is not allowed; use how long ago, such as 90m, 24h or 7d; or a "
+                "time such as 2026-11-22T21:00:00Z",
+                id=f"letters since {since}",
+            )
+            for since in ("yesterday", "5w", "m", "2026-11-22T21:00:00")
+        ],
+        pytest.param(
+            ("dead-letters", "--json", "show", "0:1"),
+            "--json: 'before show' is not allowed; use it after that",
+            id="an option of the list before another command",
+        ),
+        pytest.param(
+            ("dead-letters", "show", "0:1", "--original", "--json"),
+            "--original: '--json' is not allowed; use one of them",
+            id="an original that is JSON and is not",
+        ),
+        pytest.param(
+            ("dead-letters", "replay", "0:1"),
+            "Missing option '--reason'",
+            id="a replay for nothing",
+        ),
+        pytest.param(
+            ("dead-letters", "replay", "--reason", " "),
+            "--reason: ' ' is not allowed; use 1 to 4000 characters",
+            id="a replay without a word",
+        ),
+        pytest.param(
+            ("dead-letters", "replay", "0:1", "--since", "1h", *WHY),
+            "--refused-for, --since: 'given' is not allowed; use them without N: N says which",
+            id="a letter chosen twice",
+        ),
+        pytest.param(
+            ("dead-letters", "replay", "0:1", "0:2", "--file", "x", *WHY),
+            "--file: 'x' is not allowed; use it with exactly one N",
+            id="one event for two letters",
+        ),
+        pytest.param(
+            ("dead-letters", "replay", "0:1", "--file", "no-such.json", *WHY),
+            "--file: 'no-such.json' is not allowed; use a file that can be read "
+            "(No such file or directory)",
+            id="a corrected event that is not there",
         ),
         pytest.param(
             ("policy", "apply", "no-such.toml"),
@@ -212,6 +267,7 @@ WHY = ("--reason", "a test")
                 ("watch",),
                 ("verify",),
                 ("doctor",),
+                ("dead-letters",),
                 ("policy", "show"),
                 ("topics", "create"),
                 ("grant", "T", "--multiplier", "2", *WHY),
@@ -221,6 +277,11 @@ WHY = ("--reason", "a test")
                 ("recover", "T", "--end", *WHY),
             )
         ],
+        pytest.param(
+            ("recover", "T", *WHY, "--dir", "no-such"),
+            "no-such: there is no data folder of stoploss; start one with `stoploss up --dir ",
+            id="a rebuild where nothing ever ran",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_allowed(

@@ -24,6 +24,9 @@ COMMANDS = (
     "verify",
     "doctor",
     "recover",
+    "dead-letters",
+    "dead-letters show",
+    "dead-letters replay",
 )
 WITHOUT_JSON = {"ledger"}  # it answers nothing
 

@@ -63,9 +63,9 @@ def test_the_file_of_the_current_folder_is_read(
             id="no port",
         ),
         pytest.param(
-            {"STOPLOSS_TRANSACTION_TIMEOUT_MS": "10000"},
-            "transaction_timeout_ms: 10000 is not allowed; "
-            "use less than session_timeout_ms, which is 10000",
+            {"STOPLOSS_TRANSACTION_TIMEOUT_MS": "6000"},
+            "transaction_timeout_ms: 6000 is not allowed; "
+            "use less than session_timeout_ms, which is 6000",
             id="a transaction must not outlive its session",
         ),
         pytest.param(

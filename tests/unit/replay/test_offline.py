@@ -302,3 +302,11 @@ def test_the_json_is_that_of_the_wire_contract() -> None:
     assert set(told) == {"summary", "tasks"}
     assert set(told["tasks"][0]) >= {"task_id", "verdict", "used", "limit", "blocked_at"}
     assert told["tasks"][0]["blocked_at"] is None
+
+
+def test_a_rebuilt_record_of_a_partition_happened_to_no_task() -> None:
+    story = Story().usage("T", 100)
+    story.at("task.recovered", "partition/0", by="a", reason="b", action="refold", key="policy/1")
+    result = replay(story.events)
+    assert [task.task_id for task in result.tasks] == ["T"]
+    assert result.summary.refused == {}

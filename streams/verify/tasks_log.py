@@ -1,0 +1,90 @@
+"""What stands in `tasks` of one partition, as a restore sees it, and how far its ledger had come.
+
+A record that the ledger wrote is known by its id, `{partition}-{offset}-{index}`, and the partition's
+own by saying the same in `next_offset`; so what somebody else wrote does not lead astray.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from schemas.events import partition_subject
+from schemas.state import PartitionStateData
+from streams.budget.policy import InvalidPolicyError, policy_from_json
+from streams.budget.state import POLICY_KEY
+from streams.verify.compare import found
+from streams.verify.reading import OutputReader
+
+
+class _Own(Struct):
+    data: PartitionStateData
+
+
+class _PolicyData(Struct):
+    policy: msgspec.Raw
+
+
+class _Policy(Struct):
+    data: _PolicyData
+
+
+_OWN = msgspec.json.Decoder(_Own)
+_POLICY = msgspec.json.Decoder(_Policy)
+
+
+class TasksLog:
+    """The last record of each key. `read` goes on where it stopped."""
+
+    def __init__(self, reader: OutputReader, partition: int) -> None:
+        self._reader, self._partition = reader, partition
+        self._own_key = partition_subject(partition)
+        self.last: dict[str, bytes] = {}
+        self.raw_keys: dict[str, bytes] = {}  # what is no UTF-8 is shown otherwise
+        self.policies: dict[str, bytes] = {}  # every sound one that was stored, by its hash
+        self.own_record = b""  # the partition's last one that a ledger wrote
+        self.own_is_last = False  # whether it is the one that counts
+        self.next_offset = 0  # what it says
+        self.folded_at_least = 0  # one more than the latest input that any record names
+
+    def __repr__(self) -> str:
+        return f"<TasksLog {self._partition}: {len(self.last)} keys to {self.next_offset}>"
+
+    async def read(self) -> None:
+        """Read what is committed by now.
+
+        Raises:
+            UnavailableError: Kafka does not answer, or a transaction stays open.
+        """
+        async for record in self._reader.until_written():
+            raw = record.key or b""
+            key, value = raw.decode(errors="replace"), record.value
+            self.raw_keys[key] = raw
+            if value is None:
+                self.last.pop(key, None)
+            else:
+                self.last[key] = value
+                self._learn(key, value)
+            if key == self._own_key:
+                self.own_is_last = value == self.own_record
+
+    def _learn(self, key: str, value: bytes) -> None:
+        place = found(self._partition, None, value).place
+        if place is not None:
+            self.folded_at_least = max(self.folded_at_least, place[0] + 1)
+        if key.startswith(POLICY_KEY) and is_policy(value, key.removeprefix(POLICY_KEY)):
+            self.policies[key.removeprefix(POLICY_KEY)] = value
+        if key == self._own_key and place is not None:
+            try:
+                data = _OWN.decode(value).data
+            except (msgspec.MsgspecError, RecursionError):
+                return
+            if (data.partition, data.next_offset) == (self._partition, place[0] + 1):
+                self.own_record, self.next_offset = value, data.next_offset
+
+
+def is_policy(value: bytes, policy_hash: str) -> bool:
+    """Whether a record of `tasks` holds the policy whose content has this hash."""
+    try:
+        document = bytes(_POLICY.decode(value).data.policy)
+        return policy_from_json(document, POLICY_KEY).hash == policy_hash
+    except (msgspec.MsgspecError, InvalidPolicyError, RecursionError):
+        return False

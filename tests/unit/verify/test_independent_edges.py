@@ -1,0 +1,112 @@
+"""What retention, compaction and a ledger that goes on excuse, and what they do not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from streams.verify.independent.judge import Judge, first_difference
+from streams.verify.independent.records import Output, Records
+from tests.unit.verify.planted import input_of
+from tests.unit.verify.random_log import folded, random_inputs
+
+SEEDS = range(10)
+NEVER_MS = 2**53
+
+
+def log(seed: int) -> Records:
+    return folded(random_inputs(seed, 80))
+
+
+def differences(records: Records) -> list[str]:
+    return [str(one) for one in Judge(records).differences()]
+
+
+def compacted(records: Records) -> list[Output]:
+    """What compaction leaves of the decisions: the last record of each key."""
+    last = {key: offset for offset, key, _ in records.outputs["decisions"]}
+    return [one for one in records.outputs["decisions"] if last[one[1]] == one[0]]
+
+
+def with_outputs(records: Records, topic: str, found: list[Output]) -> Records:
+    return replace(records, outputs=dict(records.outputs) | {topic: found})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_decisions_that_were_compacted_are_not_missing(seed: int) -> None:
+    left = with_outputs(log(seed), "decisions", compacted(log(seed)))
+    assert len(compacted(log(seed))) < len(list(log(seed).outputs["decisions"]))
+    assert differences(replace(left, compacted_before_ms=NEVER_MS)) == []
+
+
+def test_the_last_decision_of_a_task_is_always_there() -> None:
+    noticed = 0
+    for records in map(log, SEEDS):
+        left = compacted(records)
+        for lost in [one for one in left if one[2] is not None]:
+            damaged = with_outputs(records, "decisions", [one for one in left if one is not lost])
+            found = first_difference(replace(damaged, compacted_before_ms=NEVER_MS))
+            assert found is not None
+            assert (found.topic, found.input_offset) == ("decisions", input_of(lost[2]))
+            noticed += 1
+    assert noticed > 5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_decisions_too_young_to_be_compacted_are_missing(seed: int) -> None:
+    left = with_outputs(log(seed), "decisions", compacted(log(seed)))
+    assert first_difference(replace(left, compacted_before_ms=0)) is not None
+
+
+def is_trimmed(topic: str) -> Callable[[str], bool]:
+    return lambda one: one == topic
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_retention_has_removed_is_not_missing_and_what_follows_is_judged(seed: int) -> None:
+    records = log(seed)
+    breaches = list(records.outputs["breaches"])
+    assert len(breaches) > 4
+    trimmed = replace(
+        with_outputs(records, "breaches", breaches[2:]), trimmed=is_trimmed("breaches")
+    )
+    assert differences(trimmed) == []
+    assert first_difference(replace(trimmed, trimmed=is_trimmed("lifecycle"))) is not None
+    torn = with_outputs(trimmed, "breaches", [*breaches[2:-2], breaches[-1]])
+    found = first_difference(torn)
+    assert found is not None
+    assert found.input_offset == input_of(breaches[-2][2])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_a_ledger_wrote_since_its_state_was_read_is_not_judged(seed: int) -> None:
+    inputs = random_inputs(seed, 80)
+    early, late = folded(inputs[:60]), folded(inputs)
+    while_it_goes_on = with_outputs(late, "tasks", list(early.outputs["tasks"]))
+    assert differences(replace(while_it_goes_on, later_offset=lambda: 80)) == []
+    assert first_difference(replace(while_it_goes_on, later_offset=lambda: 60)) is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{", b"[]", b'{"id":7}', b'{"id":"3-5-x","data":{}}', b'{"id":"4-5-1","data":[]}'],
+)
+def test_a_torn_record_is_named_with_its_offset(value: bytes) -> None:
+    records = log(0)
+    breaches = list(records.outputs["breaches"])
+    place = breaches[1][0]
+    torn = with_outputs(records, "breaches", [breaches[0], (place, b"T0", value), *breaches[1:]])
+    found = first_difference(torn)
+    assert found is not None
+    assert (found.topic, found.offset, found.input_offset) == ("breaches", place, None)
+
+
+def test_inputs_that_are_gone_from_the_end_are_missed() -> None:
+    records = log(0)
+    found = first_difference(replace(records, events=list(records.events)[:-5]))
+    assert found is not None
+
+
+def test_nothing_is_judged_before_a_ledger_has_written() -> None:
+    records = replace(log(0), outputs={})
+    assert differences(records) == []
