@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-strip-extras
 
-.PHONY: help setup demo test unit integration lint types schemas check bench lock clean
+.PHONY: help setup demo test unit integration faults lint types schemas check bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ unit: setup ## the tests that need no broker
 
 integration: setup ## the tests on the real broker
 	$(BIN)/python -m pytest tests/integration $(ARGS)
+
+faults: setup ## kills, cuts and restarts for minutes: make faults ARGS="--minutes 60"
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lint: setup ## ruff and import-linter
 	$(BIN)/ruff check .

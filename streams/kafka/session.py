@@ -20,6 +20,7 @@ from itertools import groupby
 import aiokafka.errors
 
 from schemas.errors import UnavailableError
+from streams.kafka import failpoints
 from streams.kafka.errors import FencedError, UnconfirmedBatchError
 from streams.kafka.ports import Record
 from streams.kafka.producers import Builder, Producer, discard, transactional_producer
@@ -140,11 +141,16 @@ class KafkaBatch:
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._producer.begin_transaction()  # 1. nothing is sent by this
+                failpoints.hit("after_begin")
                 await self._send()  # 2.
+                failpoints.hit("after_state_sent")
                 # 3. A batch that the broker refuses fails here and nowhere else: without this the
                 # transaction would commit what is left of it.
                 await asyncio.gather(*self._deliveries)
+                failpoints.hit("before_commit")
+                failpoints.on_the_way("in_commit")
                 await self._producer.commit_transaction()  # 4.
+                failpoints.hit("after_commit")
         except BaseException as error:
             self._states.move(At.DISCARDED)
             await self._give_up(error)
@@ -159,6 +165,7 @@ class KafkaBatch:
         """Hand all records over, grouped by topic, so that they leave in as few requests as can be."""
         ordered = sorted(self._records, key=_target)  # stable: the order within a topic stays
         for (topic, partition), records in groupby(ordered, key=_target):
+            await failpoints.delivered("after_outputs_sent", self._deliveries, topic)
             builder = self._producer.create_batch()
             for record in records:
                 if builder.append(timestamp=None, key=record.key, value=record.value) is None:

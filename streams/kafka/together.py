@@ -8,6 +8,7 @@ import aiokafka.errors
 from aiokafka import AIOKafkaProducer
 
 from schemas.errors import UnavailableError
+from streams.kafka import failpoints
 from streams.kafka.ports import HeadedRecord, Record
 from streams.kafka.producers import Producer, discard
 from streams.kafka.settings import Settings
@@ -47,7 +48,9 @@ async def write_together(
                 deliveries.append(delivery)
             delivered = await asyncio.gather(*deliveries)
             committing = True
+            failpoints.hit("operator_before_commit")
             await producer.commit_transaction()
+            failpoints.hit("operator_after_commit")
             await producer.stop()
     except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
         await _give_up(producer, deliveries)

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.structs import TopicPartition
 
 from schemas.topics import Topic
+from streams.kafka import failpoints
 from streams.kafka.settings import Settings
 from streams.ledger.partition import PartitionWorker, Shared
 
@@ -73,6 +74,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
         """Finish or abort what is open, in time for the rebalance."""
         if partitions := sorted(tp.partition for tp in revoked):
             log.info("ledger: gives back partitions %s", partitions)
+            failpoints.hit("in_revocation")
         await self.release(self._shared.settings.batch_deadline_ms / 1000)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:

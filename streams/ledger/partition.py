@@ -23,6 +23,7 @@ from streams.budget.policy import Policy
 from streams.budget.sleep import Patience, Sleep
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
+from streams.kafka import failpoints
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
 from streams.kafka.ports import Chunk, Connect, PartitionReader, PartitionWriter, RecordAppender
 from streams.kafka.settings import Settings
@@ -136,9 +137,11 @@ class PartitionWorker:
         try:
             started_s = time.monotonic()
             await writer.fence()  # 1. the predecessor has ended, with its open transaction
+            failpoints.hit("after_init_transactions")
             state = await restore_partition(
                 kafka.reader(tasks), self.partition, self._shared.default_policy
             )  # 2. what it committed
+            failpoints.hit("after_restore")
             if self._shared.freeze:
                 gc.freeze()  # what was restored lives long: not to be looked through again
             reader = kafka.reader(events, state.next_offset)  # 3.
@@ -285,6 +288,7 @@ class _Run:
             chunk = await self._inbox.get(wait_s)
             if chunk is not None:
                 self._fold(chunk, clock())
+                failpoints.hit("after_fold")
             if self._open is None:
                 continue
             # What has already been read comes along: a commit costs what it costs.
@@ -331,10 +335,12 @@ class _Run:
         next_offset = state.next_offset
         started_s = time.monotonic()
         await batch.commit()
+        failpoints.hit("before_advance")
         assert state.next_offset == next_offset, "folded while committing"
         self._stand()
         self._sleep.step()
         self._on_committed(next_offset)
+        failpoints.hit("after_memory")
         self._shared.metrics.committed(
             state.partition,
             events=open_batch.events,

@@ -5,6 +5,7 @@ import asyncio
 from streams.budget.policy import Policy
 from streams.budget.restore import Restoring
 from streams.budget.state import PartitionState
+from streams.kafka import failpoints
 from streams.kafka.ports import PartitionReader
 
 TASKS_AT_ONCE = 100  # 3 ms, in which the process's other partitions wait
@@ -32,6 +33,7 @@ async def restore_partition(
                 key = (record.key or b"").decode(errors="replace")
                 restoring.put(key, record.value)
             offset = chunk.next_offset
+            failpoints.hit("while_restoring")
     for count, _ in enumerate(restoring.finish(), 1):
         if not count % TASKS_AT_ONCE:
             await asyncio.sleep(0)

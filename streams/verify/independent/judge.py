@@ -91,6 +91,7 @@ class Judge:
         if "policy" not in document:
             return False
         partition.policy = Policy(document["policy"], checkpoint.policy_hash)
+        partition.has_policy = True
         partition.clock_ms, partition.mode = checkpoint.clock_ms, checkpoint.mode
         partition.mode_by = None  # that is not told
         partition.is_partial = True

@@ -12,7 +12,7 @@ from streams.verify.independent.limits import (
     CellKey,
     Policy,
 )
-from streams.verify.independent.standing import BREAKER, SPENT, Standing
+from streams.verify.independent.standing import BREAKER, LEDGER, SPENT, Standing
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -503,9 +503,12 @@ class Partition(Standing):
         if is_refused:
             raise RefusedError("invalid_field")
         try:
-            self.policy = Policy(event.data["policy"], event.data["hash"])
+            policy = Policy(event.data["policy"], event.data["hash"])
         except (LookupError, TypeError, ValueError, ArithmeticError):
             raise RefusedError("invalid_field") from None
+        if self.has_policy and event.source == LEDGER:
+            return  # the built-in one, for a partition that had none when its owner looked
+        self.policy, self.has_policy = policy, True
 
     def _set_mode(self, mode: str, by: str) -> None:
         before, before_by = self.mode, self.mode_by

@@ -16,6 +16,7 @@ from streams.verify.independent.task import Run, Task
 
 PARTIALLY_HELD = frozenset({"low", "medium"})
 BREAKER = "breaker"
+LEDGER = "stoploss/ledger"  # the source of its own events
 SPENT: list[CellKey] = [(None, "tokens"), (None, "cost_usd")]
 
 
@@ -29,6 +30,7 @@ class Standing:
         self.mode = "observe"
         self.mode_by: str | None = ""  # None: not known
         self.policy = built_in()
+        self.has_policy = False  # an event has set one
         self.tasks: dict[str, Task] = {}
         self.children: dict[str, set[str]] = {}
         self._sequences: dict[str, int] = {}

@@ -6,7 +6,7 @@ from bench.load import Load, of_lives
 from schemas.encode import encode_event
 from schemas.envelope import epoch_ms
 from schemas.topics import Topic
-from streams.budget.policy import policy_from_toml
+from streams.budget.policy import builtin_policy, policy_from_toml
 from streams.cli.demo import recorded_sessions
 from streams.importers.demo import demo_policy_path
 from streams.verify.independent.judge import Judge
@@ -61,6 +61,19 @@ def test_the_recorded_sessions_of_the_demo_follow_from_their_events() -> None:
     records = folded(demo_inputs())
     assert differences(records) == []
     assert len(list(records.outputs["decisions"])) > 30, "else little was judged"
+
+
+def test_an_operators_policy_stays_when_the_ledgers_built_in_one_comes_later() -> None:
+    policies = [
+        (policy_from_toml('version = "own"\n', "own.toml"), "ops"),
+        (builtin_policy(), "stoploss/ledger"),
+    ]
+    inputs = [
+        (record("policy.set", OWN_SUBJECT, "p", policy_data(one), START_MS, source=by), START_MS)
+        for one, by in policies
+    ]
+    inputs += [(value, START_MS) for _, value in of_lives(Load(10, 2))]
+    assert differences(folded(inputs)) == []
 
 
 def test_a_load_of_many_tasks_follows_from_its_events() -> None:

@@ -1,0 +1,163 @@
+"""`python -m tests.faults.report`: writes docs/reliability.md from the runs in docs/reliability/.
+
+With --check it writes nothing, and exits with 1 where the file is not what it would write.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from streams.kafka import failpoints
+from tests.faults.result import Gaps, Result
+
+DOCS = Path(__file__).parents[2] / "docs"
+RUNS, PAGE = DOCS / "reliability", DOCS / "reliability.md"
+
+INTRODUCTION = """\
+# Reliability: what was broken on purpose, and what came of it
+
+Written by `python -m tests.faults.report` from the runs in [reliability/](reliability/); changes made
+here are lost. A run is `python -m tests.faults --seed N --minutes M --json FILE`: a real broker, real
+`stoploss ledger` processes, a load of families of tasks (with events that come twice, late, in another
+order, in binary mode, without a sequence, and that are no events), and one fault after the other.
+
+A fault is counted only where it was seen to have happened: a process that died by its own failpoint
+and said so, a ledger that was stopped until another had restored what it owned, a broker with another
+process id, connections that were there when they were cut. At the end everything is consumed, then
+`stoploss verify` folds all events again and compares every record that was written, and, apart from
+it, every model call that was sent once has to be counted once.
+
+Not part of these runs yet, since the parts do not exist yet: Redis, and the agents.
+"""
+
+WAITED = """\
+The longest that an event waited in a partition, from its append to the commit of its decision as a
+reader sees it, after each fault; most of it is the time-out after which the group gives the partitions
+of a process that is gone to another.
+"""
+
+
+def load_runs(folder: Path = RUNS) -> dict[str, Result]:
+    """Return the runs that are kept, by their names.
+
+    Raises:
+        msgspec.ValidationError: a file is no result.
+    """
+    return {
+        path.stem: msgspec.json.decode(path.read_bytes(), type=Result)
+        for path in sorted(folder.glob("*.json"))
+    }
+
+
+def render(runs: Mapping[str, Result]) -> str:
+    """Return the page."""
+    parts = [
+        INTRODUCTION,
+        "## Runs\n",
+        _runs(runs),
+        "\n## Faults that happened, in all runs\n",
+        _faults(runs.values()),
+        "\n## How long a decision was late\n",
+        WAITED,
+        _gaps(runs),
+        "\n## What is named in a kill\n",
+        _points(),
+    ]
+    if differing := {name: run for name, run in runs.items() if not run.clean}:
+        parts += ["\n## Differences\n", _differences(differing)]
+    return "\n".join(parts)
+
+
+def _runs(runs: Mapping[str, Result]) -> str:
+    rows = [
+        [
+            name,
+            run.commit,
+            run.seed,
+            f"{run.minutes:.0f}",
+            run.cores,
+            f"{run.session_ms / 1000:g}",
+            _number(run.events.records + run.events.emitted),
+            _number(run.events.distinct),
+            _number(run.events.twice),
+            sum(run.faults.values()),
+            ", ".join(f"{what}: {said}" for what, said in run.verify.items()),
+            len(run.differences),
+        ]
+        for name, run in runs.items()
+    ]
+    heads = ("run", "commit", "seed", "min", "cores", "session s", "records", "distinct events")
+    return _table([*heads, "sent twice", "faults", "judges", "differences"], rows)
+
+
+def _faults(runs: Iterable[Result]) -> str:
+    happened: Counter[str] = Counter()
+    attempted: Counter[str] = Counter()
+    fenced = 0
+    for run in runs:
+        happened.update(run.faults)
+        attempted.update(run.attempted)
+        fenced += run.zombies_fenced
+    rows: list[Sequence[object]] = [
+        [name, happened[name], attempted[name]] for name in sorted(attempted)
+    ]
+    kills = sum(count for name, count in happened.items() if name.startswith("kill"))
+    rows.append(["**all kills of ledgers and operators**", kills, ""])
+    rows.append(["told by Kafka that another owns the partition", fenced, ""])
+    return _table(["fault", "happened", "attempted"], rows)
+
+
+def _gaps(runs: Mapping[str, Result]) -> str:
+    rows = []
+    for name, run in runs.items():
+        rows.append([name, "all", *_seconds(run.gaps_ms)])
+        rows += [["", fault, *_seconds(gaps)] for fault, gaps in run.gaps_ms_by_fault.items()]
+    return _table(["run", "after", "faults", "p50 s", "p99 s", "max s"], rows)
+
+
+def _seconds(gaps: Gaps) -> list[str]:
+    return [str(gaps.count), *(f"{each / 1000:.1f}" for each in (gaps.p50, gaps.p99, gaps.max))]
+
+
+def _points() -> str:
+    return "\n".join(f"- `{point}`" for point in failpoints.POINTS) + (
+        "\n\nEach is a place in the commit sequence; what it means stands in "
+        "[failpoints.py](../streams/kafka/failpoints.py).\n"
+    )
+
+
+def _differences(runs: Mapping[str, Result]) -> str:
+    return "\n".join(f"- {name}: {what}" for name, run in runs.items() for what in run.differences)
+
+
+def _number(count: int) -> str:
+    return f"{count:,}"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="is the page current")
+    asked = parser.parse_args(arguments)
+    page = docs / PAGE.name
+    rendered = render(load_runs(docs / RUNS.name))
+    if not asked.check:
+        page.write_text(rendered)
+        return 0
+    if page.exists() and page.read_text() == rendered:
+        return 0
+    print(f"{page.name} is not current: python -m tests.faults.report", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What a run of faults has shown, as it is kept in docs/reliability/."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+
+class Gaps(Struct, frozen=True):
+    """How long input waited at most, after each of `count` faults, in milliseconds."""
+
+    count: int
+    p50: int
+    p99: int
+    max: int
+
+
+class Events(Struct, frozen=True):
+    """What was sent. `records` stand in `events` at least once, `distinct` of them count once."""
+
+    records: int
+    distinct: int
+    twice: int
+    overtaken: int
+    held_back: int
+    binary: int
+    bad: int
+    tasks: int
+    emitted: int
+    emitter_dropped: int
+    sent_again_after_failures: int
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """One run; `faults` are those that were seen to have happened, `attempted` all."""
+
+    commit: str
+    seed: int
+    minutes: float
+    cores: int
+    session_ms: int
+    faults: dict[str, int]
+    attempted: dict[str, int]
+    zombies_fenced: int
+    events: Events
+    model_calls: int
+    gaps_ms: Gaps
+    gaps_ms_by_fault: dict[str, Gaps]
+    verify: dict[str, str]
+    differences: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+
+def gaps(longest_ms: Sequence[int]) -> Gaps:
+    """Sum up what was measured, once for each fault; percentiles are values that occurred."""
+    if not longest_ms:
+        return Gaps(0, 0, 0, 0)
+    ordered = sorted(longest_ms)
+    count = len(ordered)
+    return Gaps(
+        count=count,
+        p50=ordered[(count - 1) * 50 // 100],
+        p99=ordered[-(-(count - 1) * 99 // 100)],
+        max=ordered[-1],
+    )

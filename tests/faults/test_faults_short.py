@@ -1,0 +1,51 @@
+"""A short run of faults: each named place of a commit once, and of everything else a little."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from streams.kafka import failpoints
+from tests.faults.faults import LEDGER_POINTS, OPERATORS
+from tests.faults.run import Step, run
+
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(600)]
+
+SESSION_MS = 4_000
+RATE_PER_S = 400
+# Two at a time: each of four ledgers has a partition, and comes to its point.
+ALONE = "in_revocation"
+PAIRED = [point for point in LEDGER_POINTS if point != ALONE]
+PAIRS: list[Step] = [
+    tuple(f"kill {point}" for point in PAIRED[first : first + 2])
+    for first in range(0, len(PAIRED), 2)
+]
+PLANS: dict[int, list[Step]] = {
+    1: [*PAIRS[: len(PAIRS) // 2], ("zombie before_commit",), ("policy change",)],
+    2: [*PAIRS[len(PAIRS) // 2 :], (f"kill {ALONE}",), ("rebalance remove",), ("zombie",)],
+    3: [
+        ("kill",),
+        ("broker kill",),
+        *((f"kill {point}",) for point in OPERATORS),
+        ("broker restart", "spool full"),
+        ("cut long",),
+        ("rebalance add", "mode change"),
+    ],
+}
+
+
+def test_the_plans_have_every_point() -> None:
+    planned = {name for plan in PLANS.values() for step in plan for name in step}
+    assert {f"kill {point}" for point in failpoints.POINTS} <= planned
+
+
+@pytest.mark.parametrize("seed", PLANS, ids="seed-{}".format)
+async def test_nothing_is_lost_and_nothing_is_counted_twice(seed: int, tmp_path: Path) -> None:
+    plan = PLANS[seed]
+    logging.getLogger("faults").setLevel(logging.INFO)
+    result = await run(
+        seed, tmp_path / "run", plan=plan, rate_per_s=RATE_PER_S, session_ms=SESSION_MS
+    )
+    assert result.differences == []
+    assert result.faults == result.attempted  # else this run has shown nothing
+    assert result.events.distinct > 0

@@ -1,0 +1,93 @@
+"""The page about reliability says what the runs say."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.faults.report import load_runs, main, render
+from tests.faults.result import Events, Gaps, Result, gaps
+
+EVENTS = Events(
+    records=1_000_000,
+    distinct=990_000,
+    twice=10_000,
+    overtaken=1,
+    held_back=1,
+    binary=1,
+    bad=1,
+    tasks=1,
+    emitted=500,
+    emitter_dropped=0,
+    sent_again_after_failures=1,
+)
+RUN = Result(
+    commit="0123456789ab",
+    seed=7,
+    minutes=60.2,
+    cores=2,
+    session_ms=3_000,
+    faults={"kill": 3, "kill before_commit": 2, "zombie": 1},
+    attempted={"kill": 3, "kill before_commit": 2, "zombie": 4},
+    zombies_fenced=2,
+    events=EVENTS,
+    model_calls=2_000_000,
+    gaps_ms=Gaps(6, 1_000, 4_040, 4_100),
+    gaps_ms_by_fault={"zombie": Gaps(1, 4_100, 4_100, 4_100)},
+    verify={"verify": "exit 0"},
+    differences=[],
+)
+
+
+@pytest.mark.parametrize(
+    ("longest_ms", "summed_up"),
+    [
+        pytest.param([], Gaps(0, 0, 0, 0), id="none"),
+        pytest.param([7], Gaps(1, 7, 7, 7), id="one"),
+        pytest.param([3, 1, 2], Gaps(3, 2, 3, 3), id="in no order"),
+        pytest.param(range(1, 202), Gaps(201, 101, 199, 201), id="many"),
+    ],
+)
+def test_gaps_are_values_that_occurred(longest_ms: list[int], summed_up: Gaps) -> None:
+    assert gaps(list(longest_ms)) == summed_up
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| hour | 0123456789ab | 7 | 60 | 2 | 3 | 1,000,500 | 990,000 | 10,000 | 6 |",
+        "| zombie | 1 | 4 |",
+        "| **all kills of ledgers and operators** | 5 |",
+        "| told by Kafka that another owns the partition | 2 |",
+        "| hour | all | 6 | 1.0 | 4.0 | 4.1 |",
+        "|  | zombie | 1 | 4.1 | 4.1 | 4.1 |",
+    ],
+)
+def test_a_run_stands_in_every_table(row: str) -> None:
+    assert row in render({"hour": RUN})
+
+
+def test_differences_are_named_and_nothing_is_said_of_none() -> None:
+    assert "## Differences" not in render({"hour": RUN})
+    differing = msgspec.structs.replace(RUN, differences=["one is missing"])
+    assert "- hour: one is missing" in render({"hour": differing})
+
+
+def test_a_page_that_is_not_current_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "reliability").mkdir()
+    (tmp_path / "reliability" / "hour.json").write_bytes(msgspec.json.encode(RUN))
+    assert main(["--check"], tmp_path) == 1
+    assert capsys.readouterr().err == (
+        "reliability.md is not current: python -m tests.faults.report\n"
+    )
+    assert main([], tmp_path) == 0
+    assert main(["--check"], tmp_path) == 0
+
+
+def test_the_page_that_is_kept_is_current_and_its_runs_are_clean() -> None:
+    runs = load_runs()
+    assert runs
+    assert all(run.clean for run in runs.values())
+    assert main(["--check"]) == 0
