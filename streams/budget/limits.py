@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from schemas.errors import InvalidFieldError
 from schemas.events import CellLimits
-from schemas.fields import Complexity, Importance, Metric, Scope, Verdict
+from schemas.fields import Complexity, Importance, Metric, Number, Scope, Verdict
 from schemas.state import CellState
 from streams.budget.amounts import (
     AMOUNT_MAX,
@@ -70,6 +70,8 @@ class Limits(Struct, frozen=True):
     low_overrides: tuple[str, ...] = ()  # "THINK.tokens": an override below the computed limit
     # What `tasks` says of a planned phase of which nothing was used: the same for the whole class.
     unused: dict[str, list[CellState]] = {}
+    # What `lifecycle` says of all of them, by phase or "task", in the metrics' units.
+    told: dict[str, dict[str, Number]] = {}
 
 
 def phase_limit(policy: Policy, task: TaskClass, phase: str, metric: Metric) -> int | None:
@@ -140,6 +142,7 @@ def compute_limits(policy: Policy, task: TaskClass, named: Iterable[str] = ()) -
         planned=planned,
         low_overrides=low,
         unused={name: _unused(name, lines[name]) for name in planned},
+        told={name: limits_json(found) for name, found in lines.items()},
     )
 
 
@@ -251,6 +254,15 @@ def _folded(field: str, limits: CellLimits) -> Amounts:
         if amount is not None and not 0 < amount <= AMOUNT_MAX:
             raise InvalidFieldError(f"{field}.{metric}", amount, "a limit above 0")
     return amounts
+
+
+def limits_json(lines: Lines) -> dict[str, Number]:
+    """Return limits by metric, in its unit; none where there is none."""
+    return {
+        metric.value: number(line.limit, metric)
+        for metric, line in zip(METRICS, lines, strict=True)
+        if line is not None
+    }
 
 
 def _unused(name: str, lines: Lines) -> list[CellState]:

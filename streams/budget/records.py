@@ -4,14 +4,14 @@ import msgspec
 from msgspec import Struct
 
 from schemas.envelope import rfc3339
-from schemas.fields import ExecutionOutcome, Importance, Metric, Number
+from schemas.fields import ExecutionOutcome, Importance, Metric
 from schemas.outputs import ExecutionRecord, Lifecycle, Overshoot
 from schemas.topics import Topic
 from streams.budget.amounts import number
 from streams.budget.explain import cell_ref, counters_json
 from streams.budget.ladder import LEVELS
 from streams.budget.latency import used_ms
-from streams.budget.limits import LATENCY, METRICS, TASK, Lines
+from streams.budget.limits import LATENCY, METRICS, limits_json
 from streams.budget.state import Execution, PartitionState, Phase, Task
 
 
@@ -63,7 +63,7 @@ def emit_execution(
             latency_ms=execution.latency_ms,
             metered_tokens=number(execution.metered, Metric.TOKENS),
             counters=counters_json(execution.counters, zeros=True),
-            limits=_limits_json((phase.tokens.line, phase.latency.line, phase.cost.line)),
+            limits=limits_json((phase.tokens.line, phase.latency.line, phase.cost.line)),
             complexity=task.complexity,
             importance=task.importance,
             owner=task.owner,
@@ -94,8 +94,6 @@ def emit_lifecycle(
 ) -> None:
     """Publish that a task started, changed or ended, with the values that hold now."""
     told = told or Told()
-    limits = {name: _limits_json(lines) for name, lines in task.limits.phases.items()}
-    limits[TASK] = _limits_json(task.limits.task)
     state.emit(
         Topic.LIFECYCLE,
         "stoploss.lifecycle",
@@ -107,7 +105,7 @@ def emit_lifecycle(
             importance=task.importance,
             budgeted_importance=budgeted_importance(task),
             justification=task.justification,
-            limits=limits,
+            limits=task.limits.told,
             limits_version=task.limits_version,
             policy=task.policy_ref(),
             parent_task_id=task.parent_id,
@@ -148,11 +146,3 @@ def overshoot(state: PartitionState, task: Task) -> Overshoot | None:
         used=number(used, metric),
         overshoot=number(max(used - block.used, 0), metric),
     )
-
-
-def _limits_json(lines: Lines) -> dict[str, Number]:
-    return {
-        metric.value: number(line.limit, metric)
-        for metric, line in zip(METRICS, lines, strict=True)
-        if line is not None
-    }
