@@ -200,7 +200,10 @@ async def test_several_torn_records_are_rebuilt_one_after_the_other(world: World
         await plant(world, key, b"torn")
     refused = await run(world, "recover", parent, *WHY)
     assert (refused.code, refused.out) == (1, "")
-    assert "partition/0 is torn as well; `stoploss recover partition/0` first" in refused.err
+    assert (
+        "partition/0 is torn as well; `stoploss recover partition/0 --reason …` first"
+        in refused.err
+    )
     async with world.ledger():
         for key in ("partition/0", "hello", POLICY_KEY):
             ran = await run(world, "recover", key, *WHY, "--partition", "0", "--timeout", "0.5")
