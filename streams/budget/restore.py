@@ -44,7 +44,7 @@ class TornStateError(StoplossError):
     def __init__(self, partition: int, key: str, reason: str) -> None:
         super().__init__(
             f"tasks, partition {partition}, key {key}: {reason}; "
-            f"`stoploss recover {key}` rebuilds it from events"
+            f"`stoploss recover {key} --reason …` rebuilds it from events"
         )
         self.partition, self.key, self.reason = partition, key, reason
 

@@ -299,7 +299,7 @@ def _refused_again(sent: Sent) -> str:
 def _show_list(answer: LettersAnswer) -> None:
     out = console()
     made = table("NUMBER", "REFUSED", "REASON", "TASK", "WHAT")
-    made.expand = True
+    made.expand = out.is_terminal  # a file would get lines as wide as they may be
     made.columns[-1].ratio = 1
     for each in answer.letters:
         detail = each.detail

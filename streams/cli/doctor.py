@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from msgspec import Struct
@@ -98,7 +99,7 @@ async def _examine(settings: Settings) -> DoctorAnswer:
             found = await log.dead_letters(partition, since_ms=now_ms - DAY_MS)
             letters.update(letter.reason for letter in found)
         torn = await _torn_findings(log, view, facts)
-    findings += torn + _ledger_findings(facts)
+    findings += [*torn.values(), *_ledger_findings(facts, torn.keys())]
     findings += _agreement_findings(facts)
     findings += [
         _stuck_finding(seen.state)
@@ -187,9 +188,12 @@ async def _lag(log: Log, partition: int, folded: int, end: int) -> int:
     return count
 
 
-def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
+def _ledger_findings(facts: list[PartitionFacts], torn: Collection[int]) -> list[Finding]:
+    """Name what is silent or behind; a ledger that stands still at a torn record is neither."""
     findings = []
     for each in facts:
+        if each.partition in torn:
+            continue
         about = f"partition {each.partition}"
         waiting = f"; {counted(each.lag, 'event waits', 'events wait')}" if each.lag else ""
         age_ms = each.heartbeat_age_ms
@@ -213,12 +217,14 @@ def _ledger_findings(facts: list[PartitionFacts]) -> list[Finding]:
     return findings
 
 
-async def _torn_findings(log: Log, view: LedgerView, facts: list[PartitionFacts]) -> list[Finding]:
+async def _torn_findings(
+    log: Log, view: LedgerView, facts: list[PartitionFacts]
+) -> dict[int, Finding]:
     """Name the record at which a restore of each partition stops, if one does."""
     silent = any(_is_silent(each) for each in facts)
     if not silent and not view.unreadable:
-        return []
-    findings = []
+        return {}
+    findings = {}
     for partition in log.partitions:
         last: dict[str, bytes] = {}
         async for record in log.records(Topic.TASKS, partition):
@@ -230,12 +236,10 @@ async def _torn_findings(log: Log, view: LedgerView, facts: list[PartitionFacts]
         try:
             restore_awake(partition, last.items(), builtin_policy())
         except TornStateError as torn:
-            findings.append(
-                Finding(
-                    f"tasks, partition {partition}, key {torn.key}",
-                    f"the ledger stands still at it: {torn.reason}",
-                    f"stoploss recover {shlex.quote(torn.key)} --reason …",
-                )
+            findings[partition] = Finding(
+                f"tasks, partition {partition}, key {torn.key}",
+                f"a ledger that restores stands still at it: {torn.reason}",
+                f"stoploss recover {shlex.quote(torn.key)} --reason …",
             )
     return findings
 

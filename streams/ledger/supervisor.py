@@ -7,7 +7,7 @@ import multiprocessing.process
 import signal
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFieldError, StoplossError
 from streams.kafka.settings import Settings
 from streams.ledger.run import run_process
 
@@ -18,6 +18,7 @@ BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 30.0
 STEADY_AFTER_S = 60.0  # whoever has run for so long has not failed at its start
 KILL_AFTER_S = 10.0  # beyond the worker's own deadline
+REFUSED_EXIT = 2  # a setting is wrong, a port is taken: as the command line's own
 
 
 def main(settings: Settings, workers: int = 1) -> None:
@@ -79,7 +80,11 @@ def _worker(settings: Settings, worker: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parent = multiprocessing.process.parent_process()
     assert parent is not None
-    run_process(settings, worker, stop_fd=parent.sentinel)
+    try:
+        run_process(settings, worker, stop_fd=parent.sentinel)
+    except StoplossError as error:
+        log.error("ledger: worker %s: %s", worker, error)  # noqa: TRY400 - one line
+        raise SystemExit(REFUSED_EXIT) from None
 
 
 async def _ended(process: SpawnProcess, stop: asyncio.Event) -> None:

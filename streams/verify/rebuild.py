@@ -147,7 +147,7 @@ class Rebuild:
                 made.append((self._own_key, stored.own_record))
             elif self._state.next_offset:
                 raise self._impossible(
-                    f"{self._own_key} is torn as well; `stoploss recover {self._own_key}` first"
+                    f"{self._own_key} is torn as well; `stoploss recover {self._own_key} --reason …` first"
                 )
         return [(stored.raw_keys.get(key, key.encode()), value) for key, value in made]
 

@@ -80,6 +80,8 @@ async def test_letters_are_listed_and_shown(world: World) -> None:
     assert (later.code, later.out) == (0, "0 dead letters\n")
     table = (await run(world)).out.splitlines()
     assert [line.split()[0] for line in table] == ["NUMBER", first, second, third, "3"]
+    said = max(len(line.rstrip()) for line in table)
+    assert max(map(len, table)) == said, "piped, it is as wide as its content"
 
     shown = await run(world, "show", third)
     assert (shown.code, shown.err) == (0, "")

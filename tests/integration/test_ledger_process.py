@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -55,14 +56,14 @@ class Ledger:
         return len(self.workers) == count
 
 
-Start = Callable[[int], Awaitable[Ledger]]
+Start = Callable[..., Awaitable[Ledger]]
 
 
 @pytest.fixture
 async def start(world: World, tmp_path: Path) -> AsyncIterator[Start]:
     started: list[Ledger] = []
 
-    async def begin(workers: int) -> Ledger:
+    async def begin(workers: int, **named: str) -> Ledger:
         path = tmp_path / "ledger_program.py"
         path.write_text(PROGRAM.format(workers=workers))
         environ = os.environ | {
@@ -70,7 +71,12 @@ async def start(world: World, tmp_path: Path) -> AsyncIterator[Start]:
             "STOPLOSS_TOPIC_PREFIX": world.settings.topic_prefix,
             "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path]),
         }
-        ledger = Ledger(await asyncio.create_subprocess_exec(sys.executable, path, env=environ))
+        with (tmp_path / "ledger.log").open("wb") as log:
+            ledger = Ledger(
+                await asyncio.create_subprocess_exec(
+                    sys.executable, path, env=environ | named, stderr=log
+                )
+            )
         started.append(ledger)
         return ledger
 
@@ -115,3 +121,25 @@ async def test_workers_end_with_their_parent_however_it_ends(world: World, start
     await world.until_folded()
     ledger.process.kill()
     await ledger.ended()
+
+
+async def test_a_worker_whose_port_is_taken_says_so_in_a_line_and_is_started_again(
+    start: Start, tmp_path: Path
+) -> None:
+    def said() -> str:
+        return (tmp_path / "ledger.log").read_text()
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ledger: Ledger = await start(2, STOPLOSS_PROMETHEUS_PORT=str(port))
+
+        async def told_twice() -> bool:
+            return said().count(f"worker 0: prometheus_port: {port} is not allowed; use a free") > 1
+
+        await eventually(told_twice)
+        assert "worker 0 ended with 2; again in 1.0 s" in said()
+        assert "Traceback" not in said()
+    ledger.process.send_signal(signal.SIGTERM)
+    assert await ledger.ended() == 0

@@ -154,12 +154,14 @@ async def test_a_foreign_record_stops_its_partition_until_it_is_deleted(world: W
     async with world.ledger() as ledger:
         await until_named(ledger, "hello")
         found = await run(world, "doctor", "--json")
-        assert {
-            "about": "tasks, partition 0, key hello",
-            "problem": "the ledger stands still at it: Object missing required field `task_id` - at "
-            "`$.data`",
-            "remedy": "stoploss recover hello --reason …",
-        } in found.answer["findings"]
+        assert [each for each in found.answer["findings"] if "partition 0" in each["about"]] == [
+            {
+                "about": "tasks, partition 0, key hello",
+                "problem": "a ledger that restores stands still at it: Object missing required "
+                "field `task_id` - at `$.data`",
+                "remedy": "stoploss recover hello --reason …",
+            }
+        ]
         ran = await run(world, "recover", "hello", *WHY)
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith("hello in partition 0 was caused by no event and is deleted")
@@ -200,7 +202,10 @@ async def test_several_torn_records_are_rebuilt_one_after_the_other(world: World
         await plant(world, key, b"torn")
     refused = await run(world, "recover", parent, *WHY)
     assert (refused.code, refused.out) == (1, "")
-    assert "partition/0 is torn as well; `stoploss recover partition/0` first" in refused.err
+    assert (
+        "partition/0 is torn as well; `stoploss recover partition/0 --reason …` first"
+        in refused.err
+    )
     async with world.ledger():
         for key in ("partition/0", "hello", POLICY_KEY):
             ran = await run(world, "recover", key, *WHY, "--partition", "0", "--timeout", "0.5")

@@ -209,7 +209,7 @@ def test_a_torn_record_is_named_with_what_to_do(
         restore_awake(PARTITION, world.records.items(), world.default_policy)
     assert torn.value.key == key
     assert torn.value.remedy is Remedy.STOP
-    assert f"`stoploss recover {key}` rebuilds it from events" in str(torn.value)
+    assert f"`stoploss recover {key} --reason …` rebuilds it from events" in str(torn.value)
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"null", b"[" * 5_000])
