@@ -23,6 +23,7 @@ from streams.client.backlog import Backlog
 from streams.client.ending import end
 from streams.client.spool import Item
 from streams.kafka import producers
+from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import partition_for
 
@@ -243,4 +244,5 @@ def _producer(settings: Settings) -> Producer:
         "max_batch_size": BATCH_BYTES_MAX,
         "retry_backoff_ms": RETRY_BACKOFF_MS,
     }
+    pass_over_leftovers()
     return cast("Producer", aiokafka.AIOKafkaProducer(**arguments))

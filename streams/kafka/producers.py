@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.codec import lz4_encode
 
 from schemas.topics import MESSAGE_BYTES_MAX
+from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.settings import Settings
 
 # After a commit the broker answers the next transaction's first request with
@@ -71,6 +72,7 @@ class Producer(Protocol):
 
 def transactional_producer(settings: Settings, partition: int) -> Producer:
     """Return a producer, not started, whose start ends every other of this input partition."""
+    pass_over_leftovers()
     producer = AIOKafkaProducer(
         **settings.producer_kwargs(f"ledger-{partition}"),
         transactional_id=settings.transactional_id(partition),
@@ -83,6 +85,7 @@ def transactional_producer(settings: Settings, partition: int) -> Producer:
 
 def idempotent_producer(settings: Settings, role: str) -> Producer:
     """Return a producer, not started, that neither loses nor repeats nor reorders."""
+    pass_over_leftovers()
     return cast("Producer", AIOKafkaProducer(**settings.producer_kwargs(role)))
 
 

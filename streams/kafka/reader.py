@@ -19,6 +19,7 @@ from aiokafka.structs import TopicPartition
 
 from schemas.errors import UnavailableError
 from streams.kafka.errors import OffsetGoneError
+from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.ports import Chunk, RawRecord
 from streams.kafka.settings import Settings
 from streams.kafka.unpack import unpack
@@ -131,6 +132,7 @@ async def start_client(settings: Settings, topics: Sequence[str], role: str) -> 
     Raises:
         UnavailableError: no broker answers, or a topic does not exist.
     """
+    pass_over_leftovers()
     client = AIOKafkaClient(**settings.client_kwargs(role))
     try:
         await client.bootstrap()

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.errors import UnavailableError
 from streams.kafka import failpoints
+from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.ports import HeadedRecord, Record
 from streams.kafka.producers import Producer, discard
 from streams.kafka.settings import Settings
@@ -28,6 +29,7 @@ async def write_together(
     Raises:
         UnavailableError: none is visible, or, where the answer to the commit was lost, all are.
     """
+    pass_over_leftovers()
     producer: Any = AIOKafkaProducer(
         **settings.producer_kwargs(f"together-{writer}"),
         transactional_id=f"{settings.topic_prefix}{writer}",

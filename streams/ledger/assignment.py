@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from schemas.topics import Topic
 from streams.kafka import failpoints
+from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.settings import Settings
 from streams.ledger.partition import PartitionWorker, Shared
 
@@ -32,6 +33,7 @@ LEAVE_WITHIN_S = 3.0
 
 def group_consumer(settings: Settings) -> Any:  # noqa: ANN401 - aiokafka has no types
     """Return the consumer, not started, by which a process is a member of the group."""
+    pass_over_leftovers()
     return AIOKafkaConsumer(
         **settings.consumer_kwargs("ledger"),
         **settings.group_kwargs(),
