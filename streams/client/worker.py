@@ -18,6 +18,7 @@ import msgspec
 
 from schemas.decode import Refusal
 from schemas.envelope import Envelope, rfc3339
+from schemas.errors import StoplossError
 from schemas.fields import NAME_LENGTH_MAX
 from schemas.others import EmitterHealth, Health
 from schemas.topics import DEFAULT_PREFIX, Topic, topic_name
@@ -27,7 +28,7 @@ from streams.client.encoding import encode
 from streams.client.queue import SaidQueue
 from streams.client.quiet import THREAD_PREFIX, quieten_aiokafka
 from streams.client.spool import About
-from streams.kafka.settings import Settings
+from streams.kafka.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Worker:
         self.source = f"{name[: NAME_LENGTH_MAX // 2]}/{run}"
         self.queue = SaidQueue(count_max=limits.queue_count, bytes_max=limits.queue_bytes)
         self.counts = Counts()
-        prefix = settings.topic_prefix if settings else DEFAULT_PREFIX
+        prefix = settings.topic_prefix if settings else _prefix_of_environment()
         readable = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:40]
         self._backlog = Backlog(
             spool_dir,
@@ -234,3 +235,11 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 key = self.source.encode()
                 await delivery.send_aside(Topic.HEALTH, key, msgspec.json.encode(envelope))
+
+
+def _prefix_of_environment() -> str:
+    """Return the prefix that the settings will have when they are loaded; delivery says what is wrong."""
+    try:
+        return load_settings().topic_prefix
+    except StoplossError:
+        return DEFAULT_PREFIX

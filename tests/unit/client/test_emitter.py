@@ -1,5 +1,6 @@
 """What an enforcer says, seen in the spool of an emitter whose Kafka is away."""
 
+import json
 import logging
 import multiprocessing
 import threading
@@ -262,6 +263,18 @@ def test_what_is_lost_at_the_end_without_a_spool_is_said(caplog: pytest.LogCaptu
     emitter.usage("TASK-1", "THINK")
     assert not emitter.close(0)
     assert "2 events are neither on Kafka nor on disk" in caplog.text
+
+
+def test_a_spool_is_for_the_topic_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOPLOSS_BOOTSTRAP_SERVERS", NOWHERE.bootstrap_servers)
+    monkeypatch.setenv("STOPLOSS_TOPIC_PREFIX", "ours.")
+    emitter = Emitter(None, "enforcer-1", tmp_path)
+    emitter.usage("TASK-1", "THINK")
+    emitter.close(0)
+    (about,) = tmp_path.glob("*/about.json")
+    assert json.loads(about.read_bytes())["topic"] == "ours.events"
 
 
 def test_wrong_settings_do_not_raise_into_the_enforcer(
