@@ -10,6 +10,8 @@ import msgspec
 from schemas.events import NO_OVERRIDES, Event
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_TEXT_ENCODER = msgspec.json.Encoder(decimal_format="string")
+_NO_NUMBERS = (b"Infinity", b"NaN")
 
 
 def encode_event(event: Event) -> bytes:
@@ -26,7 +28,12 @@ def encode_event(event: Event) -> bytes:
     }
     if data is not None:
         envelope["data"] = _present(data)
-    return _ENCODER.encode(envelope)
+    line = _ENCODER.encode(envelope)
+    if any(word in line for word in _NO_NUMBERS):
+        # 1e999999999 is read as infinite; as a number it would be no JSON, and nobody could say any
+        # more that it is the cost which is wrong.
+        return _TEXT_ENCODER.encode(envelope)
+    return line
 
 
 def _present(struct: msgspec.Struct) -> dict[str, Any]:

@@ -33,6 +33,8 @@ EVENTS = [
     pytest.param(usage(input_tokens=5, estimated=False), id="usage"),
     pytest.param(usage(cost_usd=Decimal("0.000000001")), id="a nano-dollar"),
     pytest.param(usage(cost_usd=Decimal("0.1")), id="a tenth"),
+    pytest.param(usage(cost_usd=Decimal("Infinity")), id="a cost that is no number"),
+    pytest.param(usage(cost_usd=Decimal("0.1"), model="Infinity"), id="a word like no number"),
     pytest.param(usage(cost_usd=Decimal("123456.123456789012")), id="more digits than a float has"),
     pytest.param(
         TaskStarted(
