@@ -14,7 +14,7 @@ from bench.load import usage_event, write
 from bench.open_tasks import OPEN_PHASE, task_id, write_open_tasks
 from bench.place import Place, another, place
 from bench.positions import LedgerPosition
-from bench.processor import PATIENT, ledger
+from bench.processor import ledger
 from bench.report import emit, table
 from bench.throughput import PARTITIONS, WARM_UP_SHARE, Throughput, measure
 from schemas.topics import Topic
@@ -51,7 +51,7 @@ async def crowd(where: Place, tasks: int, events: int) -> Crowd:
     found = await measure(
         f"ledger-{tasks}",
         # What is measured is not the restart: see bench.restore for that.
-        ledger(settings, where.folder, name=f"ledger-{tasks}", changed=PATIENT),
+        ledger(settings, where.folder, name=f"ledger-{tasks}"),
         LedgerPosition(settings, from_end=True),
         total=count + settings.partitions,  # one policy.set of each partition
         warm_up=count // WARM_UP_SHARE,
