@@ -84,8 +84,8 @@ class Partition(Standing):
     def _move_clock(self, append_ms: int) -> None:
         """Decide what became due, each thing at its own deadline, then let the clock stand there.
 
-        Levels that follow each other are one decision; what ends or forgets a task, or says that it
-        is stuck, comes after the decision on the levels before it.
+        Levels of one instant are one decision of each task. What ends or forgets a task, or says that
+        it is stuck, comes after the decision on the levels before it.
         """
         heap = self._heap
         while heap and heap[0][0] <= append_ms:
@@ -99,10 +99,10 @@ class Partition(Standing):
                 task.due_ms = KEPT  # the last of its children takes it along
                 continue
             if due[0] <= due_ms:
-                self.clock_ms = max(self.clock_ms, due_ms)
+                if due_ms > self.clock_ms:
+                    self._settle()
+                    self.clock_ms = due_ms
                 if due[2] == LEVEL_DUE:
-                    if task_id in self._touched and self.is_partial:
-                        self.unsure.append(task_id)
                     self._cross_all(task, due[3], due_ms, is_firm=False)
                 else:
                     self._settle()
@@ -111,11 +111,6 @@ class Partition(Standing):
                 self._schedule(task)
         self._settle()
         self.clock_ms = append_ms
-        if self.is_partial:
-            # Which levels are one decision, and how its cell stands by then, depends on what became
-            # due for other tasks between them: for those that began earlier, that is not known.
-            for one in self._expected:
-                one.cells = None
 
     def _schedule(self, task: Task) -> None:
         due = task.next_due(self.clock_ms)
