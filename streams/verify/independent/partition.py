@@ -296,6 +296,7 @@ class Partition(Standing):
         else:
             run.closed_ms, run.outcome = self.clock_ms, "open_at_end"
             self._publish(task, phase, run)
+        self._cross_all(task, SPENT, self.clock_ms)  # it may be almost done no more
 
     def _usage(self, task: Task, event: Event) -> None:
         data = event.data
