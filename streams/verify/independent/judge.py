@@ -42,6 +42,8 @@ class Judge:
         self._records = records
         self._number = records.partition
         self._partition = Partition(records.partition)
+        if records.first_policy is not None:
+            self._partition.policy = Policy(*records.first_policy)
         self._topics = [
             FoundTopic(name, records.partition, records.outputs.get(name, ())) for name in TOPICS
         ]
@@ -91,6 +93,7 @@ class Judge:
         if "policy" not in document:
             return False
         partition.policy = Policy(document["policy"], checkpoint.policy_hash)
+        partition.is_policy_set = True
         partition.clock_ms, partition.mode = checkpoint.clock_ms, checkpoint.mode
         partition.mode_by = None  # that is not told
         partition.is_partial = True

@@ -4,14 +4,8 @@ import heapq
 from decimal import Decimal
 from typing import Any
 
-from streams.verify.independent.expected import (
-    Expected,
-)
-from streams.verify.independent.limits import (
-    LEVELS,
-    CellKey,
-    Policy,
-)
+from streams.verify.independent.expected import Expected
+from streams.verify.independent.limits import LEVELS, CellKey, Policy
 from streams.verify.independent.standing import BREAKER, SPENT, Standing
 from streams.verify.independent.task import (
     END_DUE,
@@ -32,6 +26,7 @@ from streams.verify.independent.wire import (
     read_event,
 )
 
+LEDGER = "stoploss/ledger"  # the source of what it writes to `events` itself
 KEPT = -1  # instead of a deadline: past its retention, and it has children
 REVIEW = LEVELS.index("review")
 # Fields of a report that are counters as they are.
@@ -499,9 +494,12 @@ class Partition(Standing):
         if is_refused:
             raise RefusedError("invalid_field")
         try:
-            self.policy = Policy(event.data["policy"], event.data["hash"])
+            policy = Policy(event.data["policy"], event.data["hash"])
         except (LookupError, TypeError, ValueError, ArithmeticError):
             raise RefusedError("invalid_field") from None
+        if self.is_policy_set and event.source == LEDGER:
+            return  # the built-in one, for a partition that had none when the ledger looked
+        self.policy, self.is_policy_set = policy, True
 
     def _set_mode(self, mode: str, by: str) -> None:
         before, before_by = self.mode, self.mode_by

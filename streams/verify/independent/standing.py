@@ -29,6 +29,7 @@ class Standing:
         self.mode = "observe"
         self.mode_by: str | None = ""  # None: not known
         self.policy = built_in()
+        self.is_policy_set = False  # by an event
         self.tasks: dict[str, Task] = {}
         self.children: dict[str, set[str]] = {}
         self._sequences: dict[str, int] = {}
