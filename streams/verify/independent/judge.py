@@ -5,7 +5,8 @@ side by side with the inputs. Within one input only the order that the contract 
 of the levels of a cell, of the decisions of a task, of the revisions of an execution.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from streams.verify.independent.expected import Expected, ratio
 from streams.verify.independent.found import FOREVER, Found, FoundTopic
@@ -18,6 +19,7 @@ from streams.verify.independent.task import Task
 from streams.verify.independent.wire import Data
 
 NOTHING = "no such record"
+NotJudged = Literal["no_checkpoint", "policy_gone"]
 TYPES = {
     "decisions": "stoploss.decision",
     "breaches": "stoploss.breach",
@@ -50,8 +52,10 @@ class Judge:
         self._stored: dict[str, tuple[int, bytes]] = {}
         self._owed: dict[str | None, Difference] = {}
         self._scope: Scope | None = None  # None: everything is judged
+        self.first_offset = 0  # where judging begins
         self.next_offset = 0
         self.events = 0
+        self.not_judged: NotJudged | None = None
 
     @property
     def judged_count(self) -> int:
@@ -66,14 +70,15 @@ class Judge:
     def differences(self) -> Iterator[Difference]:
         """Yield what does not follow from the inputs, in their order."""
         yield from self._read_tasks()
-        checkpoint = self._records.checkpoint
-        if checkpoint is not None and not self._begin_at(checkpoint):
-            return
+        if self._records.checkpoints is not None:
+            self.not_judged = self._begin_at_one(self._records.checkpoints)
+            if self.not_judged is not None:
+                return
         expected_end = -1
         for offset, append_ms, key, value, headers in self._records.events:
             if offset >= self.next_offset:
                 break
-            if checkpoint is not None and offset < checkpoint.next_offset:
+            if offset < self.first_offset:
                 continue
             self.events += 1
             expected_end = offset
@@ -86,13 +91,21 @@ class Judge:
                 yield from self._compare(offset, key, expected)
         yield from self._finish(expected_end)
 
-    def _begin_at(self, checkpoint: Checkpoint) -> bool:
-        """Take over what a checkpoint says; tell whether its policy is still there."""
+    def _begin_at_one(self, checkpoints: Iterable[Checkpoint]) -> NotJudged | None:
+        """Begin at the first checkpoint whose policy is still there; tell why there is none."""
+        reason: NotJudged = "no_checkpoint"
+        for one in checkpoints:
+            document = data_of(self._stored.get(f"policy/{one.policy_hash}", (0, b""))[1])
+            if "policy" in document:
+                self._begin_at(one, Policy(document["policy"], one.policy_hash))
+                return None
+            reason = "policy_gone"
+        return reason
+
+    def _begin_at(self, checkpoint: Checkpoint, policy: Policy) -> None:
         partition = self._partition
-        document = data_of(self._stored.get(f"policy/{checkpoint.policy_hash}", (0, b""))[1])
-        if "policy" not in document:
-            return False
-        partition.policy = Policy(document["policy"], checkpoint.policy_hash)
+        self.first_offset = checkpoint.next_offset
+        partition.policy = policy
         partition.is_policy_set = True
         partition.clock_ms, partition.mode = checkpoint.clock_ms, checkpoint.mode
         partition.mode_by = None  # that is not told
@@ -100,7 +113,6 @@ class Judge:
         self._scope = Scope(partition)
         for topic in self._topics:
             topic.begins_at = checkpoint.next_offset
-        return True
 
     # The topics beside `tasks`
 
