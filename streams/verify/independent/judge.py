@@ -8,14 +8,15 @@ of the levels of a cell, of the decisions of a task, of the revisions of an exec
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from streams.verify.independent.expected import Expected, ratio
+from streams.verify.independent.expected import Expected, cell_of
 from streams.verify.independent.found import FOREVER, Found, FoundTopic
-from streams.verify.independent.limits import LEVELS, Policy, as_number
-from streams.verify.independent.partition import Partition
+from streams.verify.independent.limits import LEVELS, Policy
+from streams.verify.independent.partition import LEDGER, Partition
 from streams.verify.independent.records import TOPICS, Checkpoint, Difference, Records, shown
 from streams.verify.independent.scope import Scope
-from streams.verify.independent.states import data_of, rfc3339, same, task_fields
+from streams.verify.independent.states import task_fields
 from streams.verify.independent.task import Task
+from streams.verify.independent.values import OneOf, data_of, rfc3339, same
 from streams.verify.independent.wire import Data
 
 NOTHING = "no such record"
@@ -232,9 +233,20 @@ class Judge:
 
     def _check(self, topic: str, one: Expected, record: Found, clock: str) -> Iterator[Difference]:
         envelope = record.envelope
-        of_envelope = {"type": TYPES[topic], "time": clock, "specversion": "1.0"}
+        traceparent = self._partition.traceparent
+        of_envelope: Data = {
+            "type": TYPES[topic],
+            "time": clock,
+            "specversion": "1.0",
+            "source": LEDGER,
+            "traceparent": traceparent,
+        }
+        if topic != "dead-letters":
+            of_envelope["subject"] = one.key
+        elif traceparent is not None:  # carried on as far as the record was understood
+            of_envelope["traceparent"] = OneOf((None, traceparent))
         for name, value in of_envelope.items():
-            if envelope.get(name) != value:
+            if not same(value, envelope.get(name)):
                 yield self._differs(topic, record, name, value, envelope.get(name))
                 return
         if record.key != one.key:
@@ -257,19 +269,11 @@ class Judge:
         key = (cell.get("phase"), str(cell.get("metric"))) if isinstance(cell, dict) else (None, "")
         stands = one.cells.get(key)
         if stands is None:
-            yield self._differs(topic, record, "cell", "a cell of the task", cell)
+            verdict = one.facts["verdict"]
+            cells = "a cell of the task" if verdict == LEVELS[0] else f"a cell at {verdict}"
+            yield self._differs(topic, record, "cell", cells, cell)
             return
-        used, limit, level = stands
-        verdict = LEVELS.index(one.facts["verdict"])
-        if level != verdict and verdict:
-            yield self._differs(topic, record, "cell", f"a cell at {LEVELS[verdict]}", cell)
-            return
-        wanted = {
-            "used": as_number(used, key[1]),
-            "limit": as_number(limit, key[1], is_limit=True),
-            "ratio": ratio(used, limit, key[1]),
-        }
-        for name, value in wanted.items():
+        for name, value in [("cell", cell_of(key)), *stands.items()]:
             if not same(value, data.get(name)):
                 yield self._differs(topic, record, name, value, data.get(name))
                 return

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from streams.verify.independent.expected import Expected
-from streams.verify.independent.limits import LEVELS, CellKey, Policy
+from streams.verify.independent.limits import BLOCK, LEVELS, CellKey, Policy
 from streams.verify.independent.standing import BREAKER, SPENT, Standing
 from streams.verify.independent.task import (
     END_DUE,
@@ -65,10 +65,12 @@ class Partition(Standing):
         """
         self._offset, self._expected = offset, []
         self.subject, self.linked, self.unsure = None, [], []
+        self.traceparent = self._event_id = None
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
             event = read_event(value, headers, self.number)
+            self.traceparent = event.traceparent
             self._take(event, value, is_refused=is_refused)
         except RefusedError:
             self._letter(value)
@@ -115,7 +117,7 @@ class Partition(Standing):
 
     def _due(self, task: Task, phase: str, what: int) -> None:
         if what == STUCK_DUE:
-            task.is_stuck = True
+            task.flags.add("stuck")
             self._lifecycle(task, "stuck", phase=phase)
         elif what == END_DUE:
             self._end(task, "abandoned", None)
@@ -147,6 +149,7 @@ class Partition(Standing):
             return
         check_rules(event)
         self._check(event, task)
+        self._event_id = event.id
         if task is None:
             task = self._open(event.subject, is_inferred=event.kind != "task.started")
         self._remember(event, task)
@@ -226,12 +229,14 @@ class Partition(Standing):
     def _open(self, task_id: str, *, is_inferred: bool) -> Task:
         task = self.tasks[task_id] = self._new(task_id)
         if is_inferred:
+            task.flags.add("inferred")
             task.set_limits()
             self._lifecycle(task, "started")
         return task
 
     def _started(self, task: Task, event: Event) -> None:
         if task.is_known:
+            task.flags.add("repeated_start")
             return
         is_late = bool(task.cells)
         data = event.data
@@ -243,16 +248,18 @@ class Partition(Standing):
         if task.planned is not None:
             task.planned = list(dict.fromkeys(task.planned))
         task.multiplier = data.get("budget_multiplier", 1)
+        task.owner, task.team = data.get("owner"), data.get("team")
         task.task_type = data.get("task_type")
+        task.labels = data.get("labels", {})
         task.overrides = _overrides(data.get("budget_overrides"), task.policy) or {}
         if is_late:
+            task.flags.discard("inferred")
             task.limits_version += 1
-        task.set_limits()
+        overshoot = self._set_limits(task)
         if "parent_task_id" in data:
             self._link(task, data["parent_task_id"])
-        self._lifecycle(task, "started")
+        self._lifecycle(task, "started", by=data.get("by"), overshoot=overshoot)
         self._roll_up(task, task.spent_tokens, task.spent_cost)
-        self._relevel(task)
         for name in self._descendants(task.id):
             below = self._touched[name] = self.tasks[name]
             self._take_over(below)
@@ -261,6 +268,7 @@ class Partition(Standing):
         overrides = event.data.get("budget_overrides")
         if overrides is not None and _overrides(overrides, task.policy) is None:
             self._letter(value)
+            task.flags.add("overrides_refused")
 
     def _link(self, task: Task, parent: str) -> None:
         """Put a task below its parent."""
@@ -276,18 +284,22 @@ class Partition(Standing):
         known = task.phases.get(phase, {})
         if attempt is None:
             if task.open_phase == phase:
+                task.flags.add("repeated_phase_start")
                 return
             attempt = max(known, default=0) + 1
         run = known.get(attempt)
         if run is not None and (run.opened_ms is not None or run.outcome is not None):
+            task.flags.add("repeated_phase_start")
             return
-        self._close(task, "superseded", event)
         run = task.run(phase, attempt)
+        if task.open_run is not None:
+            task.flags.add("superseded")
+        self._close(task, "superseded", event)
         run.opened_ms, run.started_ms, run.source = self.clock_ms, event.time_ms(), event.source
         late_ms = self.clock_ms - run.started_ms
         run.is_historical = late_ms > task.policy.historical_after_ms
         if task.is_open:
-            task.open_phase, task.open_run, task.is_stuck = phase, run, False
+            task.open_phase, task.open_run = phase, run
         else:
             run.closed_ms, run.outcome = self.clock_ms, "open_at_end"
             self._publish(task, phase, run)
@@ -301,7 +313,7 @@ class Partition(Standing):
             attempt = task.open_run.attempt if is_open and task.open_run is not None else 1
         run = task.run(phase, attempt)
         metered, cost = task.policy.metered(data), data.get("cost_usd", 0)
-        self._count(run, data, task.policy.execution_max_ms)
+        self._count(task, run, data)
         run.metered += metered
         task.spent_tokens += metered
         task.spent_cost += cost
@@ -327,21 +339,27 @@ class Partition(Standing):
         if run is not task.open_run or task.due_ms is None:
             self._schedule(task)
 
-    def _count(self, run: Run, data: Data, execution_max_ms: int) -> None:
+    def _count(self, task: Task, run: Run, data: Data) -> None:
         counters = run.counters
         calls = data.get("model_calls", 1)
+        if data.get("usage_known") is False:  # it means that a call was made
+            calls = max(calls, 1)
+            counters["unknown_usage"] = counters.get("unknown_usage", 0) + calls
+            task.flags.add("unknown_usage")
         counters["model_calls"] = counters.get("model_calls", 0) + calls
         for name, count in data.items():
             if name in SUMMED:
                 counters[name] = counters.get(name, 0) + count
         duration_ms = data.get("duration_ms", 0)
-        if 0 <= duration_ms <= execution_max_ms:
+        if 0 <= duration_ms <= task.policy.execution_max_ms:
             counters["duration_ms"] = counters.get("duration_ms", 0) + duration_ms
             run.usage_ms += duration_ms
-        if data.get("usage_known") is False:
-            counters["unknown_usage"] = counters.get("unknown_usage", 0) + calls
+        else:
+            run.has_skewed_usage = True
+            task.flags.add("clock_skew")
         if data.get("estimated"):
-            counters["estimated_usage"] = counters.get("estimated_usage", 0) + calls
+            counters["estimated_usage"] = counters.get("estimated_usage", 0) + max(calls, 1)
+            task.flags.add("estimated_usage")
 
     def _phase_ended(self, task: Task, event: Event) -> None:
         data = event.data
@@ -359,11 +377,32 @@ class Partition(Standing):
         """End a run, by the enforcer's word or because something else ended it."""
         if task.open_run is run:
             task.open_phase, task.open_run = None, None
+            task.flags.discard("stuck")
         is_measured = event is not None and self._measure(task, run, event)
         run.closed_ms, run.outcome = self.clock_ms, outcome
+        self._note_end(task, run, event, outcome)
         if is_measured:
             self._withdraw(task, phase)
+        # What only append times have told may still be measured: then it is withdrawn.
+        keys: list[CellKey] = [(phase, "latency_ms"), (None, "latency_ms")]
+        self._cross_all(task, keys, self.clock_ms, is_firm=is_measured)
         self._publish(task, phase, run)
+
+    def _note_end(self, task: Task, run: Run, event: Event | None, outcome: str) -> None:
+        """Note by its source's time when a run ended, and whether it took an impossible time."""
+        if run.opened_ms is None and outcome == "open_at_end":
+            return  # nothing has ended it but its task
+        run.ended_ms = self.clock_ms if event is None else event.time_ms()
+        run.is_skewed = False
+        max_ms = task.policy.execution_max_ms
+        if event is not None and "duration_ms" in event.data:
+            run.is_skewed = not 0 <= event.data["duration_ms"] <= max_ms
+        elif event is not None and run.started_ms is not None and run.source == event.source:
+            run.is_skewed = not 0 <= event.time_ms() - run.started_ms <= max_ms
+        elif run.opened_ms is not None and not run.is_historical:
+            run.is_skewed = self.clock_ms - run.opened_ms > max_ms
+        if run.is_skewed:
+            task.flags.add("clock_skew")
 
     def _measure(self, task: Task, run: Run, event: Event) -> bool:
         """Take the measured duration; tell whether there was one, and a possible one."""
@@ -392,6 +431,9 @@ class Partition(Standing):
             for level, _ in reversed(ladder):
                 if stays < level <= cell.level:
                     self._breach(task, key, used, level, is_withdrawn=True)
+                    if level == BLOCK:
+                        task.blocks.pop(key, None)
+                        task.has_lost_block = True
             if stays < cell.level:
                 cell.level = stays
                 self._touched[task.id] = task
@@ -399,8 +441,10 @@ class Partition(Standing):
     def _ended(self, task: Task, event: Event) -> None:
         if task.is_open:
             self._end(task, event.data.get("outcome", "completed"), event)
+        else:
+            task.flags.add("repeated_end")
 
-    def _end(self, task: Task, outcome: str, event: Event | None) -> None:
+    def _end(self, task: Task, outcome: str, event: Event | None, **said: str | None) -> None:
         for phase, runs in task.phases.items():
             for run in runs.values():
                 if run.outcome is None:
@@ -408,51 +452,61 @@ class Partition(Standing):
         self._cross_all(task, list(task.cells), self.clock_ms)
         self._settle()  # while it is open
         task.ended_ms, task.outcome = self.clock_ms, outcome
-        self._lifecycle(task, "ended", outcome=outcome)
+        self._lifecycle(task, "ended", outcome=outcome, overshoot=self._overshoot(task), **said)
+        self._end_block(task)
 
     def _granted(self, task: Task, event: Event) -> None:
-        self._grant(task, event.data.get("multiplier") or event.data["limits"])
+        self._grant(task, event.data.get("multiplier") or event.data["limits"], event)
 
-    def _grant(self, task: Task, grant: Decimal | dict[str, dict[str, int]]) -> None:
+    def _grant(self, task: Task, grant: Decimal | dict[str, dict[str, int]], event: Event) -> None:
         task.grants.append(grant)
         task.limits_version += 1
-        task.set_limits()
-        self._lifecycle(task, "granted")
-        self._relevel(task)
+        overshoot = self._overshoot(task)
+        self._set_limits(task)
+        self._lifecycle(task, "granted", **_who(event), overshoot=overshoot)
 
     def _reclassified(self, task: Task, event: Event) -> None:
         data = event.data
+        previous = {"complexity": task.complexity, "importance": task.importance}
+        task.flags.add("reclassified")
         task.complexity = data.get("complexity", task.complexity)
         if data.get("importance") is not None:
             if data["importance"] == "critical":
                 task.justification, task.approved = data["reason"], None
             task.importance = data["importance"]
         task.limits_version += 1
-        task.set_limits()
-        self._lifecycle(task, "reclassified")
-        self._relevel(task)
+        overshoot = self._set_limits(task)
+        facts = _who(event) | {"previous": previous, "overshoot": overshoot}
+        self._lifecycle(task, "reclassified", **facts)
 
     def _explained(self, task: Task, event: Event) -> None:
-        self._lifecycle(task, "explained", text=event.data["text"])
+        task.flags.add("explained")
+        data = event.data
+        self._lifecycle(
+            task, "explained", by=data["by"], text=data["text"], phase=data.get("phase")
+        )
 
     def _reviewed(self, task: Task, event: Event) -> None:
-        before = task.budgeted_importance()
-        task.approved = event.data["approved"]
-        is_changed = before != task.budgeted_importance()
-        if is_changed:
+        before = task.computed(), task.replaced
+        data, overshoot = event.data, None
+        task.approved = data["approved"]
+        if task.approved and not task.has_justification():
+            task.justification = data.get("reason")
+        if before != (task.computed(), task.replaced):
             task.limits_version += 1
-            task.set_limits()
-        self._lifecycle(task, "reviewed", approved=event.data["approved"])
-        if is_changed:
-            self._relevel(task)
+            overshoot = self._set_limits(task)
+        else:  # levels once reached stay: nothing is judged anew
+            task.flag_class()
+        facts = _who(event) | {"approved": data["approved"], "overshoot": overshoot}
+        self._lifecycle(task, "reviewed", **facts)
 
     def _recovered(self, task: Task, event: Event) -> None:
         action = event.data["action"]
-        self._lifecycle(task, "recovered", action=action)
+        self._lifecycle(task, "recovered", action=action, **_who(event))
         if action == "close_phase":
             self._close(task, "abandoned", event)
         elif action == "end_task" and task.is_open:
-            self._end(task, "abandoned", event)
+            self._end(task, "abandoned", event, **_who(event))
         elif action == "refold":
             task.limits_version += 1
             task.set_limits()
@@ -475,6 +529,7 @@ class Partition(Standing):
         elif (event.source, event.id) in self._recent:
             return
         check_rules(event)
+        self._event_id = event.id
         if event.kind == "policy.set":
             self._set_policy(event, is_refused=is_refused)
         if event.sequence is not None:
@@ -486,7 +541,7 @@ class Partition(Standing):
         elif event.kind == "all.granted":
             for task in self._open_tasks():
                 task.last_offset = self._offset
-                self._grant(task, event.data["multiplier"])
+                self._grant(task, event.data["multiplier"], event)
                 self._settle()
                 self._schedule(task)
 
@@ -512,6 +567,11 @@ class Partition(Standing):
                     self.unsure.append(task.id)
                 task.last_offset = self._offset
                 self._decide(task)
+
+
+def _who(event: Event) -> Data:
+    """Return who has done it, and why."""
+    return {"by": event.data["by"], "reason": event.data.get("reason")}
 
 
 def _all_of(phase: str | None) -> list[CellKey]:

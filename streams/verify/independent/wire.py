@@ -15,7 +15,7 @@ COUNT_MAX = 1_000_000_000
 LIMIT_MAX = 10**15
 DURATION_MS_MAX = 10 * 365 * 24 * 3_600_000
 MULTIPLIER_MAX = 10
-PLACES_MAX = 4
+MULTIPLIER_PLACES_MAX = 9
 SEQUENCE_DIGITS_MAX = 40
 METRICS = ("tokens", "latency_ms", "cost_usd")
 COMPLEXITIES = ("tiny", "small", "medium", "large")
@@ -39,6 +39,7 @@ class Event:
     subject: str
     time: str
     sequence: int | None
+    traceparent: str | None
     data: Data
 
     def time_ms(self) -> int:
@@ -141,7 +142,7 @@ def _cost(value: Any) -> int:  # noqa: ANN401 - any JSON
 
 
 def _check_multiplier(factor: Decimal, *, above: int) -> None:
-    if not above < factor <= MULTIPLIER_MAX or _places(factor) > PLACES_MAX:
+    if not above < factor <= MULTIPLIER_MAX or _places(factor) > MULTIPLIER_PLACES_MAX:
         raise RefusedError("invalid_field")
 
 
@@ -375,11 +376,20 @@ def _event(envelope: Data, partition: int) -> Event:
         raise RefusedError("invalid_field")
     if (text := get("partitionkey")) is not None:
         _name(text)
-    if (text := get("traceparent")) is not None:
-        _trace(text)
+    if (traceparent := get("traceparent")) is not None:
+        _trace(traceparent)
     sequence = _sequence(get("sequence"))
     data = _data(get("data"), fields)
-    return Event(kind, _name(get("id")), _name(get("source")), subject, time, sequence, data)
+    return Event(
+        kind=kind,
+        id=_name(get("id")),
+        source=_name(get("source")),
+        subject=subject,
+        time=time,
+        sequence=sequence,
+        traceparent=traceparent,
+        data=data,
+    )
 
 
 def _sequence(value: Any) -> int | None:  # noqa: ANN401 - any JSON

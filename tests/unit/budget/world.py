@@ -248,6 +248,7 @@ def record(
     *,
     source: str = "enforcer",
     sequence: int | None = None,
+    traceparent: str | None = None,
 ) -> bytes:
     """One record of `events`, as an enforcer writes it."""
     envelope: dict[str, object] = {
@@ -260,6 +261,8 @@ def record(
     }
     if sequence is not None:
         envelope["sequence"] = f"{sequence:020}"
+    if traceparent is not None:
+        envelope["traceparent"] = traceparent
     if data is not None:
         envelope["data"] = data
     return ENCODER.encode(envelope)
