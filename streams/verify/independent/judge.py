@@ -346,7 +346,7 @@ class Judge:
             "clock": rfc3339(partition.clock_ms),
             "mode": partition.mode,
         }
-        if partition.policy.hash:
+        if partition.is_policy_set:
             wanted["policy"] = {
                 "version": partition.policy.version,
                 "hash": partition.policy.hash,
