@@ -61,12 +61,12 @@ class Judge:
     @property
     def judged_count(self) -> int:
         """How many tasks have begun after the checkpoint."""
-        return 0 if self._scope is None else len(self._scope.judged)
+        return 0 if self._scope is None else self._scope.counts[0]
 
     @property
     def unjudged_count(self) -> int:
         """How many tasks were met that began before the checkpoint."""
-        return 0 if self._scope is None else len(self._scope.unjudged)
+        return 0 if self._scope is None else self._scope.counts[1]
 
     def differences(self) -> Iterator[Difference]:
         """Yield what does not follow from the inputs, in their order."""
@@ -114,11 +114,15 @@ class Judge:
         self._scope = Scope(partition)
         for topic in self._topics:
             topic.begins_at = checkpoint.next_offset
+            topic.keeps_deletion = self._judges
 
     # The topics beside `tasks`
 
     def _is_found(self, offset: int) -> bool:
-        return any(topic.next_input <= offset for topic in self._topics)
+        for topic in self._topics:  # noqa: SIM110 - for every input, and `any` takes twice as long
+            if topic.next_input <= offset:
+                return True
+        return False
 
     def _compare(
         self, offset: int, key: bytes | None, expected: list[Expected]

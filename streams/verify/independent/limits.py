@@ -17,6 +17,7 @@ BLOCK = 4
 SCALE = {"tokens": 1000, "latency_ms": 1, "cost_usd": 1}  # of an amount to its limit
 PARTS = 10_000
 DEFAULT = "default"
+CACHED_MAX = 10_000  # limits of a policy: kinds of work and factors come from outside
 TASK = None  # the phase of a task's cell
 
 CellKey = tuple[str | None, str]  # phase, metric
@@ -84,6 +85,8 @@ class Policy:
         """
         key = phase, metric, factors
         if key not in self._cache:
+            if len(self._cache) >= CACHED_MAX:
+                self._cache.clear()
             self._cache[key] = self._phase_limit(phase, metric, factors)
         return self._cache[key]
 

@@ -126,6 +126,8 @@ class Partition(Standing):
 
     def _forget(self, task: Task) -> None:
         del self.tasks[task.id]
+        if self.is_partial:
+            self.forgotten.append(task.id)
         if task.decisions:
             self._expected.append(Expected("decisions", task.id, {}, is_deletion=True))
         parent = self.tasks.get(task.parent) if task.parent is not None else None

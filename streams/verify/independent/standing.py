@@ -42,6 +42,7 @@ class Standing:
         self.linked: list[str] = []  # tasks that the last event has put below a parent
         self.is_partial = False  # there are tasks of which nothing is known
         self.unsure: list[str] = []  # tasks that the last event may have decided on
+        self.forgotten: list[str] = []  # where that is so: until somebody has taken note
         self.traceparent: str | None = None  # of the last event
         self._event_id: str | None = None  # of it, where it counts
         self._offset = 0
