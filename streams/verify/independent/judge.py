@@ -5,6 +5,7 @@ side by side with the inputs. Within one input only the order that the contract 
 of the levels of a cell, of the decisions of a task, of the revisions of an execution.
 """
 
+import base64
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -259,6 +260,8 @@ class Judge:
         data = record.data
         for name, value in one.facts.items():
             there = data.get(name)
+            if name == "original" and "original_bytes" in data:
+                value = _cut(value, data)  # noqa: PLW2901 - of a record too large to be kept
             if not same(value, there):
                 yield self._differs(topic, record, name, value, there)
                 return
@@ -403,6 +406,16 @@ class Judge:
             expected=shown(expected),
             found=shown(found),
         )
+
+
+def _cut(original: str, data: Data) -> str:
+    """Return what must stand in a letter that has kept the first bytes alone."""
+    value = base64.b64decode(original)
+    there = data.get("original")
+    kept = len(there) // 4 * 3 - there.count("=") if isinstance(there, str) else 0
+    if data["original_bytes"] != len(value) or not 0 < kept < len(value):
+        return original
+    return base64.b64encode(value[:kept]).decode()
 
 
 def _group(topic: str, key: str | None, data: Data) -> tuple[str, ...]:

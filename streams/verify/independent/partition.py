@@ -27,6 +27,9 @@ from streams.verify.independent.wire import (
 )
 
 LEDGER = "stoploss/ledger"  # the source of what it writes to `events` itself
+# Bounds of what is remembered, of which the contract says nothing: phases of a task, runs of a phase,
+# generations of a family.
+PHASES_MAX, RUNS_MAX, GENERATIONS_MAX = 64, 256, 64
 KEPT = -1  # instead of a deadline: past its retention, and it has children
 REVIEW = LEVELS.index("review")
 # Fields of a report that are counters as they are.
@@ -167,6 +170,8 @@ class Partition(Standing):
 
     def _check(self, event: Event, task: Task | None) -> None:
         """Refuse what depends on the policy and the limits of the task."""
+        if task is not None and event.kind in {"phase.usage", "phase.started", "phase.ended"}:
+            _check_bounds(event, task)
         if event.kind == "phase.usage":
             if not (self.policy if task is None else task.policy).allows(event.data["phase"]):
                 raise RefusedError("invalid_field")
@@ -204,13 +209,23 @@ class Partition(Standing):
     def _check_parent(self, event: Event) -> None:
         """Refuse a parent that is the task itself or below it."""
         above = event.data.get("parent_task_id")
-        seen: set[str] = set()
-        while above is not None and above not in seen:
-            if above == event.subject:
+        if above is None:
+            return
+        generations = 1 + self._height(event.subject)
+        while above is not None:
+            generations += 1
+            if above == event.subject or generations > GENERATIONS_MAX:
                 raise RefusedError("invalid_field")
-            seen.add(above)
             parent = self.tasks.get(above)
             above = None if parent is None else parent.parent
+
+    def _height(self, task_id: str) -> int:
+        """Return how many generations stand below a task."""
+        height, below = 0, self.children.get(task_id)
+        while below:
+            height += 1
+            below = {one for name in below for one in self.children.get(name, ())}
+        return height
 
     def _is_repeated(self, event: Event, task: Task) -> bool:
         if event.sequence is not None:
@@ -531,6 +546,8 @@ class Partition(Standing):
         elif (event.source, event.id) in self._recent:
             return
         check_rules(event)
+        if event.kind == "task.recovered" and event.data["action"] != "refold":
+            raise RefusedError("invalid_field")
         self._event_id = event.id
         if event.kind == "policy.set":
             self._set_policy(event, is_refused=is_refused)
@@ -540,6 +557,9 @@ class Partition(Standing):
             self._recent = [*self._recent[-255:], (event.source, event.id)]
         if event.kind == "mode.set":
             self._set_mode(event.data["mode"], event.data["by"])
+        elif event.kind == "task.recovered":
+            facts = {"change": "recovered", "partition": self.number, **event.data}
+            self._expect(Expected("lifecycle", self.own_subject, facts))
         elif event.kind == "all.granted":
             for task in self._open_tasks():
                 task.last_offset = self._offset
@@ -569,6 +589,17 @@ class Partition(Standing):
                     self.unsure.append(task.id)
                 task.last_offset = self._offset
                 self._decide(task)
+
+
+def _check_bounds(event: Event, task: Task) -> None:
+    attempt, runs = event.data.get("attempt"), task.phases.get(event.data["phase"])
+    if runs is None:
+        if len(task.phases) >= PHASES_MAX:
+            raise RefusedError("invalid_field")
+    elif len(runs) >= RUNS_MAX and attempt not in runs:
+        is_new = attempt is not None or event.kind == "phase.started"
+        if is_new:
+            raise RefusedError("invalid_field")
 
 
 def _who(event: Event) -> Data:

@@ -293,7 +293,12 @@ FIELDS: Mapping[str, tuple[Mapping[str, Check], tuple[str, ...]]] = {
         ("by", "approved"),
     ),
     "task.recovered": (
-        {"by": _name, "reason": _required, "action": _one_of("close_phase", "end_task", "refold")},
+        {
+            "by": _name,
+            "reason": _required,
+            "action": _one_of("close_phase", "end_task", "refold"),
+            "key": _long,
+        },
         ("by", "reason", "action"),
     ),
     "all.granted": (
@@ -369,7 +374,7 @@ def _event(envelope: Data, partition: int) -> Event:
     if get("specversion", "1.0") not in {"1.0", None}:
         raise RefusedError("invalid_field")
     subject = _name(get("subject"))
-    if kind in OF_PARTITION:
+    if kind in OF_PARTITION or (kind == "task.recovered" and subject.startswith("partition/")):
         if subject != f"partition/{partition}":
             raise RefusedError("invalid_field")
     else:
