@@ -101,11 +101,11 @@ def fold_phase_started(state: PartitionState, task: Task, event: PhaseStarted) -
         execution.outcome = ExecutionOutcome.OPEN_AT_END
         _begin(state, task, phase, execution, event.source, own_ms)
         emit_execution(state, task, name, phase, execution)
-        return
-    if task.open_phase is not None:
-        task.flag("superseded")
-        close_open(state, task, ExecutionOutcome.SUPERSEDED, event.source, own_ms)
-    _open(state, task, name, phase, execution, event.source, own_ms)
+    else:
+        if task.open_phase is not None:
+            task.flag("superseded")
+            close_open(state, task, ExecutionOutcome.SUPERSEDED, event.source, own_ms)
+        _open(state, task, name, phase, execution, event.source, own_ms)
     judge_task_cells(state, task)
 
 

@@ -46,6 +46,7 @@ from streams.budget.lifecycle import fold_task_ended, fold_task_started, open_ta
 from streams.budget.limits import Grant, check_multiplier
 from streams.budget.operators import (
     apply_grant,
+    check_explained,
     check_grant,
     check_reclassified,
     check_recovered,
@@ -175,6 +176,7 @@ def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:
             task = _touched(state, task, event)
             fold_reclassified(state, task, event)
         case TaskExplained():
+            check_explained(policy, event)
             task = _touched(state, task, event)
             fold_explained(state, task, event)
         case JustificationReviewed():

@@ -44,6 +44,8 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
     if phase is None:
         phase = phase_of(task, name)
     execution = phase.current if attempt is None else phase.find(attempt)
+    # A run that was not known: its task may be almost done no more, and is blocked sooner then.
+    has_crossed = execution is None
     if execution is None:
         execution = inferred_execution(phase, attempt or 1)
     metered = metered_milli(task.policy.weights_milli, whole, read, written, output)
@@ -52,7 +54,7 @@ def fold_usage(state: PartitionState, task: Task | None, event: PhaseUsage) -> T
     cell, total = phase.tokens, task.tokens
     cell.used += metered
     total.used += metered
-    has_crossed = cell.used >= cell.next_at or total.used >= total.next_at
+    has_crossed = has_crossed or cell.used >= cell.next_at or total.used >= total.next_at
     if latency_ms or cost:
         has_crossed |= _add(task, phase, latency_ms, cost)
     if has_crossed:

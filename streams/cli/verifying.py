@@ -80,13 +80,15 @@ def _show_independent(result: IndependentResult) -> None:
             str(each.partition),
             f"{each.events:,}",
             f"{each.next_offset:,}",
-            "equal" if each.equal else "differs",
+            "not judged" if each.not_judged else "equal" if each.equal else "differs",
         )
     out = console()
     out.print(made)
-    for line in filter(None, map(_unjudged, result.partitions)):
+    for line in filter(None, map(_not_judged, result.partitions)):
         out.print(line)
-    if result.equal:
+    if all(each.not_judged for each in result.partitions):
+        out.print("nothing was judged")
+    elif result.equal:
         out.print("equal: everything that was judged follows from the events")
 
 
@@ -118,6 +120,16 @@ def _reservation(report: PartitionReport) -> str | None:
         removed = counted(report.trimmed, "record")
         return f"partition {report.partition}: retention has removed {removed}"
     return None
+
+
+def _not_judged(report: IndependentReport) -> str | None:
+    if report.not_judged is None:
+        return _unjudged(report)
+    why = {
+        "no_checkpoint": "`lifecycle` has no checkpoint that they cover",
+        "policy_gone": "`tasks` no longer has the policy that held at a checkpoint",
+    }[report.not_judged]
+    return f"partition {report.partition}: not judged: the first events are gone, and {why}"
 
 
 def _unjudged(report: PartitionReport | IndependentReport) -> str | None:

@@ -91,7 +91,12 @@ class IndependentDifference(Struct, frozen=True, kw_only=True):
 
 
 class IndependentReport(Struct, kw_only=True):
-    """What the independent judge says of one partition; the fields are those of `PartitionReport`."""
+    """What the independent judge says of one partition; the fields are those of `PartitionReport`.
+
+    `not_judged`: nothing could be looked at, so that `equal` says nothing. The first events are gone,
+    and `lifecycle` has no checkpoint that the others cover, or `tasks` none of the policies that held
+    at one.
+    """
 
     partition: Partition
     equal: bool = True
@@ -100,6 +105,7 @@ class IndependentReport(Struct, kw_only=True):
     from_checkpoint: bool = False
     events: int = 0
     unjudged_tasks: int = 0
+    not_judged: Literal["no_checkpoint", "policy_gone"] | None = None
     difference: IndependentDifference | None = None
 
 

@@ -94,17 +94,10 @@ class _Partition:
     async def judge(self, tell: Callable[[int], None]) -> None:
         """Judge, and report."""
         self._tell = tell
-        report, checkpoint = self.report, None
-        if report.first_offset:
-            checkpoint = await self._first_checkpoint()
-            report.from_checkpoint = True
-            if checkpoint is None:
-                report.first_offset = await self._end_of_events()  # nothing can be judged
-                return
-            report.first_offset = checkpoint.next_offset
-        await asyncio.to_thread(self._judge, checkpoint)
+        self.report.from_checkpoint = self.report.first_offset > 0
+        await asyncio.to_thread(self._judge)
 
-    def _judge(self, checkpoint: Checkpoint | None) -> None:
+    def _judge(self) -> None:
         """Run in a thread: every record that it asks for is read on the event loop."""
         made = Judge(
             Records(
@@ -115,13 +108,16 @@ class _Partition:
                 trimmed=self._trimmed,
                 compacted_before_ms=time.time_ns() // 1_000_000 - COMPACTION_LAG_MS,
                 later_offset=self._later_offset,
-                checkpoint=checkpoint,
+                checkpoints=self._checkpoints() if self.report.from_checkpoint else None,
             )
         )
         difference = next(made.differences(), None)
         report = self.report
         report.events, report.next_offset = made.events, made.next_offset
         report.unjudged_tasks = made.unjudged_count
+        report.not_judged = made.not_judged
+        if report.from_checkpoint:
+            report.first_offset = report.next_offset if made.not_judged else made.first_offset
         report.equal = difference is None
         if difference is not None:
             report.difference = self._told(difference)
@@ -189,18 +185,13 @@ class _Partition:
                 later = int(loads(value)["data"]["next_offset"])
         return later
 
-    async def _end_of_events(self) -> int:
-        events = KafkaReader(self._client, self._settings.topic(Topic.EVENTS), self._number)
-        return await patiently(events.written_offset)
-
-    async def _first_checkpoint(self) -> Checkpoint | None:
-        """Return the first checkpoint that the events still cover."""
+    def _checkpoints(self) -> Iterator[Checkpoint]:
+        """Yield the checkpoints that the events still cover."""
         first = self.report.first_offset
-        async for record in self._reader(Topic.LIFECYCLE).until_written():
-            found = None if record.value is None else _checkpoint(record.value)
+        for _, _, value in self._read_all(self._reader(Topic.LIFECYCLE)):
+            found = None if value is None else _checkpoint(value)
             if found is not None and found.next_offset >= first:
-                return found
-        return None
+                yield found
 
 
 def _checkpoint(value: bytes) -> Checkpoint | None:

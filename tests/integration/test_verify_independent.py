@@ -183,6 +183,48 @@ async def test_damage_after_the_checkpoint_is_found(settings: Settings, log: Log
     assert difference.topic == settings.topic(Topic.BREACHES)
 
 
+def without_checkpoints(records: list[Raw]) -> list[Raw]:
+    return [
+        record
+        for record in records
+        if record.topic is not Topic.LIFECYCLE
+        or record.envelope["data"]["change"] != "partition_checkpoint"
+    ]
+
+
+def without_policies(records: list[Raw]) -> list[Raw]:
+    """What `tasks` says of policies is gone, as if others had been set and all tasks forgotten."""
+    return [
+        record
+        for record in records
+        if record.topic is not Topic.TASKS or not (record.key or b"").startswith(b"policy/")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "told"),
+    [
+        (without_checkpoints, "no_checkpoint", "`lifecycle` has no checkpoint that they cover"),
+        (without_policies, "policy_gone", "`tasks` no longer has the policy that held"),
+    ],
+)
+async def test_where_nothing_can_be_judged_it_says_so_and_finds_no_difference(
+    settings: Settings, log: Log, change: Change, reason: str, told: str
+) -> None:
+    await copy_log(settings, log, change)
+    await remove_first_events(settings, checkpoints(log))
+    ran = await stoploss("verify", "--independent", "--json", env=environ(settings))
+    assert (ran.code, ran.err) == (0, "")
+    for report in ran.answer["partitions"]:
+        assert (report["not_judged"], report["events"]) == (reason, 0)
+        assert report["first_offset"] == report["next_offset"]
+    ran = await stoploss("verify", "--independent", env=environ(settings))
+    assert (ran.code, ran.err) == (0, "")
+    assert f"partition 0: not judged: the first events are gone, and {told}" in ran.out
+    assert "nothing was judged" in ran.out
+    assert "equal" not in ran.out
+
+
 async def test_a_command_says_what_the_second_judge_found(
     settings: Settings, log: Log, bootstrap_servers: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 `tasks` as well, not only its end: each of its batches says up to which input it goes, and what must
 be in it follows. A judge is a function from a log to its differences, each of which says itself in
-one line; one that shares no code with the ledger has its place beside this one in `JUDGES`.
+one line. The other one of `JUDGES` shares no code with the ledger: it sees what both folds get wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,15 @@ from schemas.events import partition_subject
 from schemas.topics import Topic
 from streams.budget.encode import EffectEncoder, Encoded
 from streams.budget.fold import fold
-from streams.budget.policy import Policy
+from streams.budget.policy import Policy, policy_json
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import new_partition
 from streams.kafka.ports import RawRecord
 from streams.kafka.producers import fits
 from streams.verify.difference import first_difference, shown
+from streams.verify.independent.judge import first_difference as first_independent_difference
+from streams.verify.independent.records import Records
+from streams.verify.independent.wire import loads
 from streams.verify.result import Difference
 
 JUDGED = (
@@ -86,7 +89,33 @@ def refold(log: WrittenLog) -> list[Difference]:
     return found
 
 
-JUDGES: tuple[Judge, ...] = (refold,)
+def independent(log: WrittenLog) -> list[str]:
+    """Return the first difference of each partition that a judge finds who knows the contract alone."""
+    policy = log.default_policy
+    found = []
+    for partition in range(log.partitions):
+        difference = first_independent_difference(
+            Records(
+                partition,
+                [
+                    (one.offset, one.timestamp, one.key, one.value, one.headers)
+                    for one in log.committed(Topic.EVENTS, partition)
+                ],
+                {
+                    topic.value: [
+                        (one.offset, one.key, one.value) for one in log.committed(topic, partition)
+                    ]
+                    for topic in JUDGED
+                },
+                first_policy=(loads(policy_json(policy)), policy.hash),
+            )
+        )
+        if difference is not None:
+            found.append(f"the second judge: {difference}")
+    return found
+
+
+JUDGES: tuple[Judge, ...] = (refold, independent)
 
 
 def _expected(log: WrittenLog, partition: int) -> dict[Topic, list[Encoded]]:

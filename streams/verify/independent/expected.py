@@ -1,34 +1,40 @@
 """What must stand in a record: the facts that the contract fixes, of each kind of record.
 
-What it leaves to the ledger is not judged: causes and their evidence, messages, flags, overshoot.
+What it leaves to the ledger is not judged: messages, and which of several cells a decision names.
 """
 
 import base64
 from dataclasses import dataclass
 from decimal import Decimal
 
-from streams.verify.independent.limits import CellKey, as_number
+from streams.verify.independent.causes import WARN, causes, evidence
+from streams.verify.independent.limits import CellKey, as_number, counters_as_numbers
 from streams.verify.independent.task import Run, Task, level_name
+from streams.verify.independent.values import AtLeast, InAnyOrder, rfc3339
 from streams.verify.independent.wire import METRICS, Data
+
+# What a change says of itself, beside what a task is.
+SAID = ("by", "reason", "text", "phase", "approved", "action", "outcome", "previous", "overshoot")
 
 
 @dataclass(slots=True)
 class Expected:
     """A record that an input must have caused: what must stand in its data.
 
-    `cells` are those of a decision's task as they stood, since the contract does not say which of
-    several at the same level a decision names. `is_deletion`: a record without a value.
+    `cells` are those of a decision's task that are at its level, as they stood, since the contract
+    does not say which of several it names; of one that says to go on, all. `is_deletion`: a record without a value.
     """
 
     topic: str
     key: str | None
     facts: Data
-    cells: dict[CellKey, tuple[int, int, int]] | None = None  # used, limit, level
+    cells: dict[CellKey, Data] | None = None
     is_deletion: bool = False
 
 
 def decision(task: Task, previous: int, source: Task, at_ms: int, about: Data) -> Expected:
     """Return a task's decision; `source` is whose cells it is about, `about` what else it says."""
+    level = task.verdict
     return Expected(
         "decisions",
         task.id,
@@ -44,31 +50,52 @@ def decision(task: Task, previous: int, source: Task, at_ms: int, about: Data) -
             **_policy_of(task),
         },
         {
-            key: (source.used(key, at_ms), cell.limit, cell.level)
+            key: _standing(source, key, at_ms, level)
             for key, cell in source.cells.items()
+            if cell.level == level or not level
         },
     )
 
 
+def _standing(task: Task, key: CellKey, at_ms: int, level: int) -> Data:
+    used, limit, metric = task.used(key, at_ms), task.cells[key].limit, key[1]
+    return {
+        "used": as_number(used, metric),
+        "limit": as_number(limit, metric, is_limit=True),
+        "ratio": ratio(used, limit, metric),
+        "cause": causes(task, key) if level >= WARN else None,
+    }
+
+
 def breach(task: Task, key: CellKey, used: int, level: int, *, is_withdrawn: bool) -> Expected:
     """Return that a cell has reached a level, or that the level is withdrawn."""
-    phase, metric = key
-    cell = {"scope": "task" if phase is None else "phase", "metric": metric}
+    metric = key[1]
     limit = task.cells[key].limit
+    is_explained = level >= WARN
     return Expected(
         "breaches",
         task.id,
         {
             "task_id": task.id,
-            "cell": cell if phase is None else cell | {"phase": phase},
+            "cell": cell_of(key),
             "level": level_name(level),
             "withdrawn": is_withdrawn,
             "used": as_number(used, metric),
             "limit": as_number(limit, metric, is_limit=True),
             "ratio": ratio(used, limit, metric),
             "limits_version": task.limits_version,
+            "cause": causes(task, key) if is_explained else None,
+            "evidence": evidence(task, key) if is_explained else {},
         },
     )
+
+
+def cell_of(key: CellKey) -> Data:
+    """Return how a cell is named."""
+    phase, metric = key
+    if phase is None:
+        return {"scope": "task", "metric": metric}
+    return {"scope": "phase", "metric": metric, "phase": phase}
 
 
 def execution(task: Task, phase: str, run: Run, at_ms: int) -> Expected:
@@ -90,11 +117,29 @@ def execution(task: Task, phase: str, run: Run, at_ms: int) -> Expected:
                 for metric in METRICS
                 if (phase, metric) in task.cells
             },
+            "started": None if run.started_ms is None else rfc3339(run.started_ms),
+            "ended": None if run.ended_ms is None else rfc3339(run.ended_ms),
             "complexity": task.complexity,
             "importance": task.importance,
+            "owner": task.owner,
+            "team": task.team,
             "task_type": task.task_type,
+            "flags": _flags_of(run),
         },
     )
+
+
+def _flags_of(run: Run) -> InAnyOrder:
+    flags = {
+        "inferred": run.opened_ms is None,
+        "historical": run.is_historical,
+        "clock_skew": run.is_skewed,
+        "unknown_usage": run.counters.get("unknown_usage", 0) > 0,
+        "estimated_usage": run.counters.get("estimated_usage", 0) > 0,
+    }
+    # Whether a sound end makes up for a report of usage that took an impossible time is not said.
+    may = frozenset({"clock_skew"} if run.has_skewed_usage else ())
+    return InAnyOrder({name for name, holds in flags.items() if holds}, may)
 
 
 def lifecycle(task: Task, change: str, facts: Data) -> Expected:
@@ -110,15 +155,31 @@ def lifecycle(task: Task, change: str, facts: Data) -> Expected:
             "budgeted_importance": task.budgeted_importance(),
             "limits_version": task.limits_version,
             "limits": limits_as_numbers(task),
+            "justification": task.justification if task.has_justification() else None,
+            "parent_task_id": task.parent,
+            "planned_phases": list(task.planned_phases()),
+            "owner": task.owner,
+            "team": task.team,
+            "task_type": task.task_type,
+            "labels": task.labels,
+            "flags": InAnyOrder(set(task.flags)),
+            **dict.fromkeys(SAID),
             **_policy_of(task),
             **facts,
         },
     )
 
 
-def letter(value: bytes | None) -> Expected:
+def letter(value: bytes | None, partition: int, offset: int) -> Expected:
     """Return the dead letter of a record; why it was refused is not judged. Its key is set later."""
-    return Expected("dead-letters", None, {"original": base64.b64encode(value or b"").decode()})
+    return Expected(
+        "dead-letters",
+        None,
+        {
+            "original": base64.b64encode(value or b"").decode(),
+            "input": AtLeast({"partition": partition, "offset": offset}),
+        },
+    )
 
 
 def _policy_of(task: Task) -> Data:
@@ -131,15 +192,6 @@ def ratio(used: int, limit: int, metric: str) -> Decimal | None:
     """Return used / limit with 4 decimals, rounded down."""
     scale = 1000 if metric == "tokens" else 1
     return None if limit == 0 else Decimal(used * 10_000 // (limit * scale)).scaleb(-4)
-
-
-def counters_as_numbers(counters: dict[str, int]) -> dict[str, Decimal]:
-    """Return counters that are not 0, in their units."""
-    return {
-        name: Decimal(count).scaleb(-9) if name == "cost_usd" else Decimal(count)
-        for name, count in counters.items()
-        if count
-    }
 
 
 def limits_as_numbers(task: Task) -> dict[str, dict[str, Decimal]]:

@@ -1,6 +1,6 @@
 """The records that stand in a topic, read side by side with the inputs that have caused them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from streams.verify.independent.records import Output
@@ -34,6 +34,7 @@ class FoundTopic:
         self._next: Found | None = None
         self._again: list[Found] = []  # were shown, and are to be taken
         self.deletions: dict[str | None, list[int]] = {}
+        self.keeps_deletion: Callable[[str | None], bool] | None = None  # None: of all keys
         self.begins_at = 0  # what earlier inputs have caused is passed over
         self.next_input = -1  # that has caused the next record, or one before it
         self.last: tuple[int, int] = (-1, -1)
@@ -79,7 +80,8 @@ class FoundTopic:
             offset, raw_key, value = record
             key = None if raw_key is None else raw_key.decode(errors="replace")
             if value is None:
-                self.deletions.setdefault(key, []).append(offset)
+                if self.keeps_deletion is None or self.keeps_deletion(key):
+                    self.deletions.setdefault(key, []).append(offset)
                 continue
             try:
                 envelope = loads(value)

@@ -17,6 +17,7 @@ BLOCK = 4
 SCALE = {"tokens": 1000, "latency_ms": 1, "cost_usd": 1}  # of an amount to its limit
 PARTS = 10_000
 DEFAULT = "default"
+CACHED_MAX = 10_000  # limits of a policy: kinds of work and factors come from outside
 TASK = None  # the phase of a task's cell
 
 CellKey = tuple[str | None, str]  # phase, metric
@@ -54,6 +55,12 @@ class Policy:
         self.abandoned_after_ms = int(clock["abandoned_after_ms"])
         self.retention_ms = int(clock["retention_ms"])
         self.recent_count = int(document["dedupe"]["recent"])
+        explanations = document["explanations"]
+        self.missing_share = _fraction(explanations["missing_share"])
+        self.backtracking_share = _fraction(explanations["backtracking_share"])
+        self.inefficient_output_share = _fraction(explanations["inefficient_output_share"])
+        self.research_files_read = int(explanations["research_files_read"])
+        self.iteration_model_calls = int(explanations["iteration_model_calls"])
         self.requires_review = bool(document["governance"]["critical_requires_review"])
         self._first = {
             name: min((share for _, share in ladder), default=0)
@@ -78,6 +85,8 @@ class Policy:
         """
         key = phase, metric, factors
         if key not in self._cache:
+            if len(self._cache) >= CACHED_MAX:
+                self._cache.clear()
             self._cache[key] = self._phase_limit(phase, metric, factors)
         return self._cache[key]
 
@@ -139,6 +148,15 @@ def as_number(amount: int, metric: str, *, is_limit: bool = False) -> Decimal:
     return Decimal(amount)
 
 
+def counters_as_numbers(counters: dict[str, int]) -> dict[str, Decimal]:
+    """Return counters that are not 0, in their units."""
+    return {
+        name: Decimal(count).scaleb(-9) if name == "cost_usd" else Decimal(count)
+        for name, count in counters.items()
+        if count
+    }
+
+
 # The policy that holds until one is set: the tables of the budget model.
 _BASES = {
     "STRATEGIZE": (3000, 60000, "1.5"),
@@ -197,6 +215,13 @@ def built_in() -> Policy:
                 "retention_ms": 24 * 3_600_000,
             },
             "dedupe": {"recent": 256},
+            "explanations": {
+                "missing_share": Decimal("0.5"),
+                "backtracking_share": Decimal("0.5"),
+                "inefficient_output_share": Decimal("0.02"),
+                "research_files_read": 20,
+                "iteration_model_calls": 10,
+            },
             "governance": {"critical_requires_review": False},
         },
         "",

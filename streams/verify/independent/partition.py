@@ -4,15 +4,9 @@ import heapq
 from decimal import Decimal
 from typing import Any
 
-from streams.verify.independent.expected import (
-    Expected,
-)
-from streams.verify.independent.limits import (
-    LEVELS,
-    CellKey,
-    Policy,
-)
-from streams.verify.independent.standing import BREAKER, LEDGER, SPENT, Standing
+from streams.verify.independent.expected import Expected
+from streams.verify.independent.limits import BLOCK, LEVELS, CellKey, Policy
+from streams.verify.independent.standing import BREAKER, SPENT, Standing
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -32,6 +26,10 @@ from streams.verify.independent.wire import (
     read_event,
 )
 
+LEDGER = "stoploss/ledger"  # the source of what it writes to `events` itself
+# Bounds of what is remembered, of which the contract says nothing: phases of a task, runs of a phase,
+# generations of a family.
+PHASES_MAX, RUNS_MAX, GENERATIONS_MAX = 64, 256, 64
 KEPT = -1  # instead of a deadline: past its retention, and it has children
 REVIEW = LEVELS.index("review")
 # Fields of a report that are counters as they are.
@@ -70,10 +68,12 @@ class Partition(Standing):
         """
         self._offset, self._expected = offset, []
         self.subject, self.linked, self.unsure = None, [], []
+        self.traceparent = self._event_id = None
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
             event = read_event(value, headers, self.number)
+            self.traceparent = event.traceparent
             self._take(event, value, is_refused=is_refused)
         except RefusedError:
             self._letter(value)
@@ -84,8 +84,8 @@ class Partition(Standing):
     def _move_clock(self, append_ms: int) -> None:
         """Decide what became due, each thing at its own deadline, then let the clock stand there.
 
-        Levels that follow each other are one decision; what ends or forgets a task, or says that it
-        is stuck, comes after the decision on the levels before it.
+        Levels of one instant are one decision of each task. What ends or forgets a task, or says that
+        it is stuck, comes after the decision on the levels before it.
         """
         heap = self._heap
         while heap and heap[0][0] <= append_ms:
@@ -99,10 +99,10 @@ class Partition(Standing):
                 task.due_ms = KEPT  # the last of its children takes it along
                 continue
             if due[0] <= due_ms:
-                self.clock_ms = max(self.clock_ms, due_ms)
+                if due_ms > self.clock_ms:
+                    self._settle()
+                    self.clock_ms = due_ms
                 if due[2] == LEVEL_DUE:
-                    if task_id in self._touched and self.is_partial:
-                        self.unsure.append(task_id)
                     self._cross_all(task, due[3], due_ms, is_firm=False)
                 else:
                     self._settle()
@@ -111,11 +111,6 @@ class Partition(Standing):
                 self._schedule(task)
         self._settle()
         self.clock_ms = append_ms
-        if self.is_partial:
-            # Which levels are one decision, and how its cell stands by then, depends on what became
-            # due for other tasks between them: for those that began earlier, that is not known.
-            for one in self._expected:
-                one.cells = None
 
     def _schedule(self, task: Task) -> None:
         due = task.next_due(self.clock_ms)
@@ -125,7 +120,7 @@ class Partition(Standing):
 
     def _due(self, task: Task, phase: str, what: int) -> None:
         if what == STUCK_DUE:
-            task.is_stuck = True
+            task.flags.add("stuck")
             self._lifecycle(task, "stuck", phase=phase)
         elif what == END_DUE:
             self._end(task, "abandoned", None)
@@ -134,6 +129,8 @@ class Partition(Standing):
 
     def _forget(self, task: Task) -> None:
         del self.tasks[task.id]
+        if self.is_partial:
+            self.forgotten.append(task.id)
         if task.decisions:
             self._expected.append(Expected("decisions", task.id, {}, is_deletion=True))
         parent = self.tasks.get(task.parent) if task.parent is not None else None
@@ -157,6 +154,7 @@ class Partition(Standing):
             return
         check_rules(event)
         self._check(event, task)
+        self._event_id = event.id
         if task is None:
             task = self._open(event.subject, is_inferred=event.kind != "task.started")
         self._remember(event, task)
@@ -172,6 +170,8 @@ class Partition(Standing):
 
     def _check(self, event: Event, task: Task | None) -> None:
         """Refuse what depends on the policy and the limits of the task."""
+        if task is not None and event.kind in {"phase.usage", "phase.started", "phase.ended"}:
+            _check_bounds(event, task)
         if event.kind == "phase.usage":
             if not (self.policy if task is None else task.policy).allows(event.data["phase"]):
                 raise RefusedError("invalid_field")
@@ -209,13 +209,23 @@ class Partition(Standing):
     def _check_parent(self, event: Event) -> None:
         """Refuse a parent that is the task itself or below it."""
         above = event.data.get("parent_task_id")
-        seen: set[str] = set()
-        while above is not None and above not in seen:
-            if above == event.subject:
+        if above is None:
+            return
+        generations = 1 + self._height(event.subject)
+        while above is not None:
+            generations += 1
+            if above == event.subject or generations > GENERATIONS_MAX:
                 raise RefusedError("invalid_field")
-            seen.add(above)
             parent = self.tasks.get(above)
             above = None if parent is None else parent.parent
+
+    def _height(self, task_id: str) -> int:
+        """Return how many generations stand below a task."""
+        height, below = 0, self.children.get(task_id)
+        while below:
+            height += 1
+            below = {one for name in below for one in self.children.get(name, ())}
+        return height
 
     def _is_repeated(self, event: Event, task: Task) -> bool:
         if event.sequence is not None:
@@ -236,12 +246,14 @@ class Partition(Standing):
     def _open(self, task_id: str, *, is_inferred: bool) -> Task:
         task = self.tasks[task_id] = self._new(task_id)
         if is_inferred:
+            task.flags.add("inferred")
             task.set_limits()
             self._lifecycle(task, "started")
         return task
 
     def _started(self, task: Task, event: Event) -> None:
         if task.is_known:
+            task.flags.add("repeated_start")
             return
         is_late = bool(task.cells)
         data = event.data
@@ -253,16 +265,18 @@ class Partition(Standing):
         if task.planned is not None:
             task.planned = list(dict.fromkeys(task.planned))
         task.multiplier = data.get("budget_multiplier", 1)
+        task.owner, task.team = data.get("owner"), data.get("team")
         task.task_type = data.get("task_type")
+        task.labels = data.get("labels", {})
         task.overrides = _overrides(data.get("budget_overrides"), task.policy) or {}
         if is_late:
+            task.flags.discard("inferred")
             task.limits_version += 1
-        task.set_limits()
+        overshoot = self._set_limits(task)
         if "parent_task_id" in data:
             self._link(task, data["parent_task_id"])
-        self._lifecycle(task, "started")
+        self._lifecycle(task, "started", by=data.get("by"), overshoot=overshoot)
         self._roll_up(task, task.spent_tokens, task.spent_cost)
-        self._relevel(task)
         for name in self._descendants(task.id):
             below = self._touched[name] = self.tasks[name]
             self._take_over(below)
@@ -271,6 +285,7 @@ class Partition(Standing):
         overrides = event.data.get("budget_overrides")
         if overrides is not None and _overrides(overrides, task.policy) is None:
             self._letter(value)
+            task.flags.add("overrides_refused")
 
     def _link(self, task: Task, parent: str) -> None:
         """Put a task below its parent."""
@@ -286,21 +301,26 @@ class Partition(Standing):
         known = task.phases.get(phase, {})
         if attempt is None:
             if task.open_phase == phase:
+                task.flags.add("repeated_phase_start")
                 return
             attempt = max(known, default=0) + 1
         run = known.get(attempt)
         if run is not None and (run.opened_ms is not None or run.outcome is not None):
+            task.flags.add("repeated_phase_start")
             return
-        self._close(task, "superseded", event)
         run = task.run(phase, attempt)
+        if task.open_run is not None:
+            task.flags.add("superseded")
+        self._close(task, "superseded", event)
         run.opened_ms, run.started_ms, run.source = self.clock_ms, event.time_ms(), event.source
         late_ms = self.clock_ms - run.started_ms
         run.is_historical = late_ms > task.policy.historical_after_ms
         if task.is_open:
-            task.open_phase, task.open_run, task.is_stuck = phase, run, False
+            task.open_phase, task.open_run = phase, run
         else:
             run.closed_ms, run.outcome = self.clock_ms, "open_at_end"
             self._publish(task, phase, run)
+        self._cross_all(task, SPENT, self.clock_ms)  # it may be almost done no more
 
     def _usage(self, task: Task, event: Event) -> None:
         data = event.data
@@ -310,7 +330,7 @@ class Partition(Standing):
             attempt = task.open_run.attempt if is_open and task.open_run is not None else 1
         run = task.run(phase, attempt)
         metered, cost = task.policy.metered(data), data.get("cost_usd", 0)
-        self._count(run, data, task.policy.execution_max_ms)
+        self._count(task, run, data)
         run.metered += metered
         task.spent_tokens += metered
         task.spent_cost += cost
@@ -336,21 +356,27 @@ class Partition(Standing):
         if run is not task.open_run or task.due_ms is None:
             self._schedule(task)
 
-    def _count(self, run: Run, data: Data, execution_max_ms: int) -> None:
+    def _count(self, task: Task, run: Run, data: Data) -> None:
         counters = run.counters
         calls = data.get("model_calls", 1)
+        if data.get("usage_known") is False:  # it means that a call was made
+            calls = max(calls, 1)
+            counters["unknown_usage"] = counters.get("unknown_usage", 0) + calls
+            task.flags.add("unknown_usage")
         counters["model_calls"] = counters.get("model_calls", 0) + calls
         for name, count in data.items():
             if name in SUMMED:
                 counters[name] = counters.get(name, 0) + count
         duration_ms = data.get("duration_ms", 0)
-        if 0 <= duration_ms <= execution_max_ms:
+        if 0 <= duration_ms <= task.policy.execution_max_ms:
             counters["duration_ms"] = counters.get("duration_ms", 0) + duration_ms
             run.usage_ms += duration_ms
-        if data.get("usage_known") is False:
-            counters["unknown_usage"] = counters.get("unknown_usage", 0) + calls
+        else:
+            run.has_skewed_usage = True
+            task.flags.add("clock_skew")
         if data.get("estimated"):
-            counters["estimated_usage"] = counters.get("estimated_usage", 0) + calls
+            counters["estimated_usage"] = counters.get("estimated_usage", 0) + max(calls, 1)
+            task.flags.add("estimated_usage")
 
     def _phase_ended(self, task: Task, event: Event) -> None:
         data = event.data
@@ -368,11 +394,32 @@ class Partition(Standing):
         """End a run, by the enforcer's word or because something else ended it."""
         if task.open_run is run:
             task.open_phase, task.open_run = None, None
+            task.flags.discard("stuck")
         is_measured = event is not None and self._measure(task, run, event)
         run.closed_ms, run.outcome = self.clock_ms, outcome
+        self._note_end(task, run, event, outcome)
         if is_measured:
             self._withdraw(task, phase)
+        # What only append times have told may still be measured: then it is withdrawn.
+        keys: list[CellKey] = [(phase, "latency_ms"), (None, "latency_ms")]
+        self._cross_all(task, keys, self.clock_ms, is_firm=is_measured)
         self._publish(task, phase, run)
+
+    def _note_end(self, task: Task, run: Run, event: Event | None, outcome: str) -> None:
+        """Note by its source's time when a run ended, and whether it took an impossible time."""
+        if run.opened_ms is None and outcome == "open_at_end":
+            return  # nothing has ended it but its task
+        run.ended_ms = self.clock_ms if event is None else event.time_ms()
+        run.is_skewed = False
+        max_ms = task.policy.execution_max_ms
+        if event is not None and "duration_ms" in event.data:
+            run.is_skewed = not 0 <= event.data["duration_ms"] <= max_ms
+        elif event is not None and run.started_ms is not None and run.source == event.source:
+            run.is_skewed = not 0 <= event.time_ms() - run.started_ms <= max_ms
+        elif run.opened_ms is not None and not run.is_historical:
+            run.is_skewed = self.clock_ms - run.opened_ms > max_ms
+        if run.is_skewed:
+            task.flags.add("clock_skew")
 
     def _measure(self, task: Task, run: Run, event: Event) -> bool:
         """Take the measured duration; tell whether there was one, and a possible one."""
@@ -401,6 +448,9 @@ class Partition(Standing):
             for level, _ in reversed(ladder):
                 if stays < level <= cell.level:
                     self._breach(task, key, used, level, is_withdrawn=True)
+                    if level == BLOCK:
+                        task.blocks.pop(key, None)
+                        task.has_lost_block = True
             if stays < cell.level:
                 cell.level = stays
                 self._touched[task.id] = task
@@ -408,8 +458,10 @@ class Partition(Standing):
     def _ended(self, task: Task, event: Event) -> None:
         if task.is_open:
             self._end(task, event.data.get("outcome", "completed"), event)
+        else:
+            task.flags.add("repeated_end")
 
-    def _end(self, task: Task, outcome: str, event: Event | None) -> None:
+    def _end(self, task: Task, outcome: str, event: Event | None, **said: str | None) -> None:
         for phase, runs in task.phases.items():
             for run in runs.values():
                 if run.outcome is None:
@@ -417,51 +469,61 @@ class Partition(Standing):
         self._cross_all(task, list(task.cells), self.clock_ms)
         self._settle()  # while it is open
         task.ended_ms, task.outcome = self.clock_ms, outcome
-        self._lifecycle(task, "ended", outcome=outcome)
+        self._lifecycle(task, "ended", outcome=outcome, overshoot=self._overshoot(task), **said)
+        self._end_block(task)
 
     def _granted(self, task: Task, event: Event) -> None:
-        self._grant(task, event.data.get("multiplier") or event.data["limits"])
+        self._grant(task, event.data.get("multiplier") or event.data["limits"], event)
 
-    def _grant(self, task: Task, grant: Decimal | dict[str, dict[str, int]]) -> None:
+    def _grant(self, task: Task, grant: Decimal | dict[str, dict[str, int]], event: Event) -> None:
         task.grants.append(grant)
         task.limits_version += 1
-        task.set_limits()
-        self._lifecycle(task, "granted")
-        self._relevel(task)
+        overshoot = self._overshoot(task)
+        self._set_limits(task)
+        self._lifecycle(task, "granted", **_who(event), overshoot=overshoot)
 
     def _reclassified(self, task: Task, event: Event) -> None:
         data = event.data
+        previous = {"complexity": task.complexity, "importance": task.importance}
+        task.flags.add("reclassified")
         task.complexity = data.get("complexity", task.complexity)
         if data.get("importance") is not None:
             if data["importance"] == "critical":
                 task.justification, task.approved = data["reason"], None
             task.importance = data["importance"]
         task.limits_version += 1
-        task.set_limits()
-        self._lifecycle(task, "reclassified")
-        self._relevel(task)
+        overshoot = self._set_limits(task)
+        facts = _who(event) | {"previous": previous, "overshoot": overshoot}
+        self._lifecycle(task, "reclassified", **facts)
 
     def _explained(self, task: Task, event: Event) -> None:
-        self._lifecycle(task, "explained", text=event.data["text"])
+        task.flags.add("explained")
+        data = event.data
+        self._lifecycle(
+            task, "explained", by=data["by"], text=data["text"], phase=data.get("phase")
+        )
 
     def _reviewed(self, task: Task, event: Event) -> None:
-        before = task.budgeted_importance()
-        task.approved = event.data["approved"]
-        is_changed = before != task.budgeted_importance()
-        if is_changed:
+        before = task.computed(), task.replaced
+        data, overshoot = event.data, None
+        task.approved = data["approved"]
+        if task.approved and not task.has_justification():
+            task.justification = data.get("reason")
+        if before != (task.computed(), task.replaced):
             task.limits_version += 1
-            task.set_limits()
-        self._lifecycle(task, "reviewed", approved=event.data["approved"])
-        if is_changed:
-            self._relevel(task)
+            overshoot = self._set_limits(task)
+        else:  # levels once reached stay: nothing is judged anew
+            task.flag_class()
+        facts = _who(event) | {"approved": data["approved"], "overshoot": overshoot}
+        self._lifecycle(task, "reviewed", **facts)
 
     def _recovered(self, task: Task, event: Event) -> None:
         action = event.data["action"]
-        self._lifecycle(task, "recovered", action=action)
+        self._lifecycle(task, "recovered", action=action, **_who(event))
         if action == "close_phase":
             self._close(task, "abandoned", event)
         elif action == "end_task" and task.is_open:
-            self._end(task, "abandoned", event)
+            self._end(task, "abandoned", event, **_who(event))
         elif action == "refold":
             task.limits_version += 1
             task.set_limits()
@@ -484,6 +546,9 @@ class Partition(Standing):
         elif (event.source, event.id) in self._recent:
             return
         check_rules(event)
+        if event.kind == "task.recovered" and event.data["action"] != "refold":
+            raise RefusedError("invalid_field")
+        self._event_id = event.id
         if event.kind == "policy.set":
             self._set_policy(event, is_refused=is_refused)
         if event.sequence is not None:
@@ -492,10 +557,13 @@ class Partition(Standing):
             self._recent = [*self._recent[-255:], (event.source, event.id)]
         if event.kind == "mode.set":
             self._set_mode(event.data["mode"], event.data["by"])
+        elif event.kind == "task.recovered":
+            facts = {"change": "recovered", "partition": self.number, **event.data}
+            self._expect(Expected("lifecycle", self.own_subject, facts))
         elif event.kind == "all.granted":
             for task in self._open_tasks():
                 task.last_offset = self._offset
-                self._grant(task, event.data["multiplier"])
+                self._grant(task, event.data["multiplier"], event)
                 self._settle()
                 self._schedule(task)
 
@@ -506,9 +574,9 @@ class Partition(Standing):
             policy = Policy(event.data["policy"], event.data["hash"])
         except (LookupError, TypeError, ValueError, ArithmeticError):
             raise RefusedError("invalid_field") from None
-        if self.has_policy and event.source == LEDGER:
-            return  # the built-in one, for a partition that had none when its owner looked
-        self.policy, self.has_policy = policy, True
+        if self.is_policy_set and event.source == LEDGER:
+            return  # the built-in one, for a partition that had none when the ledger looked
+        self.policy, self.is_policy_set = policy, True
 
     def _set_mode(self, mode: str, by: str) -> None:
         before, before_by = self.mode, self.mode_by
@@ -521,6 +589,22 @@ class Partition(Standing):
                     self.unsure.append(task.id)
                 task.last_offset = self._offset
                 self._decide(task)
+
+
+def _check_bounds(event: Event, task: Task) -> None:
+    attempt, runs = event.data.get("attempt"), task.phases.get(event.data["phase"])
+    if runs is None:
+        if len(task.phases) >= PHASES_MAX:
+            raise RefusedError("invalid_field")
+    elif len(runs) >= RUNS_MAX and attempt not in runs:
+        is_new = attempt is not None or event.kind == "phase.started"
+        if is_new:
+            raise RefusedError("invalid_field")
+
+
+def _who(event: Event) -> Data:
+    """Return who has done it, and why."""
+    return {"by": event.data["by"], "reason": event.data.get("reason")}
 
 
 def _all_of(phase: str | None) -> list[CellKey]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from streams.verify.independent.wire import Headers
+from streams.verify.independent.wire import Data, Headers
 
 Input = tuple[int, int, bytes | None, bytes | None, Headers]  # offset, append_ms, key, value, …
 Output = tuple[int, bytes | None, bytes | None]  # offset, key, value
@@ -38,8 +38,11 @@ class Records:
         compacted_before_ms: of `decisions`, what is older may have been compacted.
         later_offset: asked when all is read, says where the ledger has come to meanwhile: what
             inputs after those that `tasks` stands at have caused is not judged. None: no further.
-        checkpoint: where `events` no longer begin at the first one, what is known of the partition
-            before them; only tasks are judged that began afterwards. None: all inputs are there.
+        checkpoints: where `events` no longer begin at the first one, those of the partition that they
+            cover, in order, asked for as needed; judging begins at the first whose policy is still
+            there, and only tasks are judged that began after it. None: all inputs are there.
+        first_policy: the document and the hash of what the ledger computes with before the first
+            `policy.set`. None: the policy of the budget model's tables.
     """
 
     partition: int
@@ -48,7 +51,8 @@ class Records:
     trimmed: Callable[[str], bool] = _is_whole
     compacted_before_ms: int | None = None
     later_offset: Callable[[], int] | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoints: Iterable[Checkpoint] | None = None
+    first_policy: tuple[Data, str] | None = None
 
 
 @dataclass(frozen=True)

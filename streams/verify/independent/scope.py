@@ -17,9 +17,17 @@ class Scope:
         self._partition = partition
         self.judged: set[str] = set()
         self.unjudged: set[str] = set()
+        self.judged_count = self.unjudged_count = 0  # of those that are forgotten
+        self._leaving: list[str] = []
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many tasks were judged, and how many met that were not; one of two lives counts twice."""
+        return self.judged_count + len(self.judged), self.unjudged_count + len(self.unjudged)
 
     def learn(self, expected: list[Expected], lifecycle: list[Found]) -> list[Expected]:
         """Look at which tasks an input has opened; return what is judged of what it has caused."""
+        self._let_go()
         begun = {record.key for record in lifecycle if _is_beginning(record.data)}
         for one in expected:
             if one.topic == "lifecycle" and one.key is not None and _is_beginning(one.facts):
@@ -31,6 +39,16 @@ class Scope:
                 self.unjudged |= family
         self.judged -= self.unjudged
         return [one for one in expected if self._expects(one)]
+
+    def _let_go(self) -> None:
+        """Keep no names of tasks that are forgotten, but those of the last input are still asked for."""
+        for task_id in self._leaving:
+            if task_id not in self._partition.tasks:
+                self.judged_count += task_id in self.judged
+                self.unjudged_count += task_id in self.unjudged
+                self.judged.discard(task_id)
+                self.unjudged.discard(task_id)
+        self._leaving, self._partition.forgotten = self._partition.forgotten, []
 
     def _expects(self, one: Expected) -> bool:
         if one.topic == "dead-letters":

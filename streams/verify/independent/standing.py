@@ -6,17 +6,18 @@ from typing import Any
 from streams.verify.independent.expected import (
     Expected,
     breach,
+    cell_of,
     decision,
     execution,
     letter,
     lifecycle,
 )
-from streams.verify.independent.limits import BLOCK, CellKey, built_in
+from streams.verify.independent.limits import BLOCK, CellKey, as_number, built_in
 from streams.verify.independent.task import Run, Task
+from streams.verify.independent.values import OneOf
 
 PARTIALLY_HELD = frozenset({"low", "medium"})
 BREAKER = "breaker"
-LEDGER = "stoploss/ledger"  # the source of its own events
 SPENT: list[CellKey] = [(None, "tokens"), (None, "cost_usd")]
 
 
@@ -30,7 +31,7 @@ class Standing:
         self.mode = "observe"
         self.mode_by: str | None = ""  # None: not known
         self.policy = built_in()
-        self.has_policy = False  # an event has set one
+        self.is_policy_set = False  # by an event
         self.tasks: dict[str, Task] = {}
         self.children: dict[str, set[str]] = {}
         self._sequences: dict[str, int] = {}
@@ -41,6 +42,9 @@ class Standing:
         self.linked: list[str] = []  # tasks that the last event has put below a parent
         self.is_partial = False  # there are tasks of which nothing is known
         self.unsure: list[str] = []  # tasks that the last event may have decided on
+        self.forgotten: list[str] = []  # where that is so: until somebody has taken note
+        self.traceparent: str | None = None  # of the last event
+        self._event_id: str | None = None  # of it, where it counts
         self._offset = 0
         self._expected: list[Expected] = []
 
@@ -96,6 +100,8 @@ class Standing:
             level = task.reached(key, used)
             if level > cell.level:
                 self._cross(task, key, used, level)
+            if level < BLOCK and key in task.blocks:
+                task.has_lost_block = True
             cell.level = level
             cell.firm = min(cell.firm, level)
         self._touched[task.id] = task
@@ -105,6 +111,8 @@ class Standing:
         for level, _ in task.policy.ladders["task" if key[0] is None else "phase", key[1]]:
             if cell.level < level <= to_level:
                 self._breach(task, key, used, level)
+                if level == BLOCK:
+                    task.blocks.setdefault(key, set()).add(used)
         cell.level = to_level
 
     def _settle(self) -> None:
@@ -145,6 +153,43 @@ class Standing:
             blocked = [one.id for one in self._ancestors(task) if one.is_blocked]
             task.inherited_from = blocked[0] if blocked else None
 
+    # Overshoot
+
+    def _overshoot(self, task: Task) -> OneOf | None:
+        """Return what a block's overshoot may be: of any cell that has blocked the task."""
+        if not task.blocks:
+            return None
+        found: list[Any] = []
+        for key, at_blocks in task.blocks.items():
+            used, metric = task.used(key, self.clock_ms), key[1]
+            found += [
+                {
+                    "cell": cell_of(key),
+                    "at_block": as_number(at_block, metric),
+                    "used": as_number(used, metric),
+                    "overshoot": as_number(max(used - at_block, 0), metric),
+                }
+                for at_block in sorted(at_blocks)
+                if key in task.cells
+            ]
+        if task.own_level() < BLOCK or task.has_lost_block:
+            found.append(None)  # of several cells at block, the ledger remembers the first
+        return OneOf(tuple(found))
+
+    def _set_limits(self, task: Task) -> OneOf | None:
+        """Compute the limits anew and judge by them; return the overshoot of a block that they lift."""
+        overshoot = self._overshoot(task)
+        task.set_limits()
+        self._relevel(task)
+        if task.own_level() == BLOCK:
+            return None
+        self._end_block(task)
+        return overshoot
+
+    def _end_block(self, task: Task) -> None:
+        task.blocks.clear()
+        task.has_lost_block = False
+
     # Records
 
     def _decide(self, task: Task, verdict: int | None = None) -> None:
@@ -152,12 +197,16 @@ class Standing:
         task.decisions += 1
         is_inherited = task.inherited_from is not None and task.own_level() < BLOCK
         source = self.tasks[task.inherited_from] if is_inherited and task.inherited_from else task
-        about = {"unenforced_reason": self._unenforced(task), "mode": self.mode}
+        about = {
+            "unenforced_reason": self._unenforced(task),
+            "mode": self.mode,
+            "event_id": self._event_id,
+        }
         if is_inherited:
             about["inherited_from"] = task.inherited_from
         self._expect(decision(task, previous, source, self.clock_ms, about))
 
-    def _unenforced(self, task: Task) -> str | frozenset[str] | None:
+    def _unenforced(self, task: Task) -> str | OneOf | None:
         """Return why nobody is held; the first reason that applies, or each that may."""
         if not task.is_open:
             return "ended"
@@ -166,7 +215,7 @@ class Standing:
         if self.mode == "partial" and task.importance in PARTIALLY_HELD:
             return None
         if self.mode_by is None:
-            return frozenset({BREAKER, self.mode})
+            return OneOf((BREAKER, self.mode))
         return BREAKER if self.mode_by == BREAKER else self.mode
 
     def _breach(
@@ -182,9 +231,9 @@ class Standing:
         self._expect(lifecycle(task, change, facts))
 
     def _letter(self, value: bytes | None) -> None:
-        self._expected.append(letter(value))
+        self._expected.append(letter(value, self.number, self._offset))
 
     def _expect(self, record: Expected) -> None:
-        if record.topic != "executions":
+        if record.topic != "executions":  # which do not say it
             record.facts["input"] = {"partition": self.number, "offset": self._offset}
         self._expected.append(record)

@@ -1,16 +1,13 @@
-"""What must stand in the state of a task, and values of JSON compared."""
+"""What must stand in the state of a task."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-from streams.verify.independent.expected import counters_as_numbers
-from streams.verify.independent.limits import LEVELS, as_number
+from streams.verify.independent.limits import LEVELS, as_number, counters_as_numbers
 from streams.verify.independent.task import Task
-from streams.verify.independent.wire import Data, loads
+from streams.verify.independent.values import InAnyOrder
+from streams.verify.independent.wire import Data
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Field = tuple[str, Any, Any]  # its name, what is expected, what is there
 
 
@@ -25,6 +22,10 @@ def task_fields(task: Task, data: Data, clock_ms: int) -> list[Field]:
         ("parent_task_id", task.parent, data.get("parent_task_id")),
         ("complexity", task.complexity, data.get("complexity", "medium")),
         ("importance", task.importance, data.get("importance", "medium")),
+        ("owner", task.owner, data.get("owner")),
+        ("team", task.team, data.get("team")),
+        ("task_type", task.task_type, data.get("task_type")),
+        ("flags", InAnyOrder(task.flags), data.get("flags", [])),
         ("dedupe.sequences", task.sequences, dedupe.get("sequences", {})),
         ("dedupe.recent", len(task.recent), len(dedupe.get("recent", []))),
     ]
@@ -78,36 +79,3 @@ def _of_phases(task: Task, data: Data) -> Iterator[Field]:
         yield f"phases {phase} attempts", max(runs), there.get("attempts")
         counters = {name: one for name, one in there.get("counters", {}).items() if one}
         yield f"phases {phase} counters", counters_as_numbers(summed), counters
-
-
-def same(expected: object, found: object) -> bool:
-    """Tell whether a value is the expected one; what is absent is null, false, 0 or empty."""
-    if isinstance(expected, dict):
-        if not isinstance(found, dict):
-            return not expected and found is None
-        names = expected.keys() | found.keys()
-        return all(same(expected.get(name), found.get(name)) for name in names)
-    if isinstance(expected, frozenset):
-        return found in expected
-    if isinstance(expected, bool) or expected is None:
-        return (expected or False) is (found or False)
-    if isinstance(expected, Decimal) and isinstance(found, int | Decimal):
-        return expected == found
-    if expected == 0 and found is None:
-        return True
-    return expected == found
-
-
-def data_of(value: bytes) -> Data:
-    """Return the data of a record; empty where it is torn."""
-    try:
-        data = loads(value)["data"]
-    except (ValueError, LookupError, TypeError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def rfc3339(epoch_ms: int) -> str:
-    """Return a time as records have it."""
-    time = EPOCH + timedelta(milliseconds=epoch_ms)
-    return time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{epoch_ms % 1000:03d}Z"

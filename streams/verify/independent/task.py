@@ -19,6 +19,12 @@ from streams.verify.independent.limits import (
 )
 from streams.verify.independent.wire import METRICS
 
+CLASS_FLAGS = {
+    "critical_unjustified",
+    "critical_refused",
+    "critical_unreviewed",
+    "override_below_limit",
+}
 # What becomes due, in the order in which it is decided where a moment is the same.
 LEVEL_DUE, STUCK_DUE, END_DUE, FORGET_DUE = range(4)
 Due = tuple[int, str, int, tuple[CellKey, ...]]  # when, of which phase, what, and of which cells
@@ -38,6 +44,9 @@ class Run:
     closed_ms: int | None = None  # by the partition's clock
     measured_ms: int | None = None
     is_confirmed: bool = False  # `measured_ms` is a possible one
+    ended_ms: int | None = None  # the own time of what has ended it
+    is_skewed: bool = False  # its end said that it took an impossible time
+    has_skewed_usage: bool = False
     usage_ms: int = 0
     metered: int = 0
     counters: dict[str, int] = field(default_factory=dict)
@@ -84,8 +93,11 @@ class Task:
     approved: bool | None = None
     planned: list[str] | None = None
     multiplier: Decimal | int = 1
+    owner: str | None = None
+    team: str | None = None
     task_type: str | None = None
     overrides: dict[str, dict[str, int]] = field(default_factory=dict)
+    replaced: Limits = field(default_factory=dict)  # the limits that overrides stand in for
     grants: list[Decimal | dict[str, dict[str, int]]] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
     outcome: str | None = None
@@ -97,7 +109,9 @@ class Task:
     phases: dict[str, dict[int, Run]] = field(default_factory=dict)
     open_phase: str | None = None
     open_run: Run | None = None
-    is_stuck: bool = False
+    flags: set[str] = field(default_factory=set)
+    blocks: dict[CellKey, set[int]] = field(default_factory=dict)  # what had been used at a block
+    has_lost_block: bool = False  # one of them stands no more, another one may
     verdict: int = 0
     decisions: int = 0
     inherited_from: str | None = None
@@ -105,7 +119,6 @@ class Task:
     sequences: dict[str, int] = field(default_factory=dict)
     recent: deque[tuple[str, str]] = field(default_factory=deque)
     due_ms: int | None = None  # the earliest entry of the heap
-    is_judged: bool = True
     last_offset: int = 0
 
     @property
@@ -119,20 +132,27 @@ class Task:
         """Return critical as high, where it is not justified or not approved as it must be."""
         if self.importance != "critical":
             return self.importance
-        is_justified = bool(self.justification and self.justification.strip())
-        if not is_justified or self.approved is False:
+        if not self.has_justification() or self.approved is False:
             return "high"
         return "critical" if self.approved or not self.policy.requires_review else "high"
+
+    def has_justification(self) -> bool:
+        """Tell whether somebody has said why it is critical."""
+        return bool(self.justification and self.justification.strip())
 
     def planned_phases(self) -> list[str]:
         """Return what is planned: all that the policy lists, where nothing else was said."""
         return self.policy.listed if self.planned is None else self.planned
 
     def computed(self, also: Iterable[str] = ()) -> Limits:
-        """Return the limits by policy, class, overrides and grants; `also` of these phases."""
+        """Return the limits by policy, class, overrides and grants; `also` of these phases.
+
+        `replaced` is set by the way.
+        """
         policy = self.policy
         factors = (self.complexity, self.budgeted_importance(), self.task_type, self.multiplier)
         limits: Limits = {}
+        self.replaced = {}
         for phase in dict.fromkeys(
             [*self.policy.listed, *self.planned_phases(), *self.overrides, *self.phases, *also]
         ):
@@ -140,21 +160,40 @@ class Task:
                 continue
             override = self.overrides.get(phase, {})
             for metric in METRICS:
-                limit = override.get(metric, policy.phase_limit(phase, metric, factors))
-                if limit is not None:
-                    limits[phase, metric] = limit
+                own = policy.phase_limit(phase, metric, factors)
+                self._put(limits, (phase, metric), own, override)
         of_task = self.overrides.get("task", {})
         for metric in METRICS:
-            limit = of_task.get(metric, task_sum(limits, self.planned_phases(), metric))
-            if limit is not None:
-                limits[None, metric] = limit
+            own = task_sum(limits, self.planned_phases(), metric)
+            self._put(limits, (None, metric), own, of_task)
         for grant in self.grants:
             limits = _granted(limits, grant)
         return limits
 
+    def _put(self, limits: Limits, key: CellKey, own: int | None, override: dict[str, int]) -> None:
+        limit = override.get(key[1], own)
+        if limit is not None:
+            limits[key] = limit
+        if key[1] in override and own is not None:
+            self.replaced[key] = own
+
+    def flag_class(self) -> None:
+        """Set the flags that say why it is not budgeted as it asked for."""
+        self.flags -= CLASS_FLAGS
+        if self.budgeted_importance() != self.importance:
+            if not self.has_justification():
+                self.flags.add("critical_unjustified")
+            else:
+                is_refused = self.approved is False
+                self.flags.add("critical_refused" if is_refused else "critical_unreviewed")
+        for (phase, metric), own in self.replaced.items():
+            if self.overrides["task" if phase is None else phase][metric] < own:
+                self.flags.add("override_below_limit")
+
     def set_limits(self) -> None:
         """Compute the limits anew; what was used and the levels stay."""
         limits = self.computed()
+        self.flag_class()
         for key in [key for key in self.cells if key not in limits]:
             if not self.cells[key].used:
                 del self.cells[key]
@@ -262,7 +301,7 @@ class Task:
         run, phase = self.open_run, self.open_phase
         if run is not None and phase is not None:
             assert run.opened_ms is not None, "an open run was begun"
-            if not self.is_stuck:
+            if "stuck" not in self.flags:
                 dues.append((run.opened_ms + self.policy.stuck_after_ms, phase, STUCK_DUE, ()))
             if run.estimates():
                 dues += self._level_dues(run, phase, now_ms)

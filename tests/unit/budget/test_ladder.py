@@ -150,6 +150,35 @@ def test_a_task_that_has_to_go_back_is_almost_finished_no_more() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "back",
+    [
+        "begin TASK-1 PLAN",
+        "usage TASK-1 PLAN attempt=2 cost=0.1",
+        "usage TASK-1 PLAN attempt=2",
+    ],
+)
+def test_whatever_begins_an_attempt_anew_judges_the_task_by_what_holds_then(back: str) -> None:
+    story(f"""
+        start TASK-1 planned=PLAN,PR override.PLAN.cost_usd=1.0 override.PR.cost_usd=1.0
+        begin TASK-1 PLAN
+        end   TASK-1 PLAN
+        usage TASK-1 PR cost=4.0  → review      # of 2: block at 4, at 5 while only PR is left
+        {back}                    → block
+    """)
+
+
+def test_a_phase_that_begins_again_after_its_tasks_end_judges_the_task_as_well() -> None:
+    story(
+        ALMOST
+        + """
+        usage TASK-1 PR 5_000             → review # 20,000
+        finish TASK-1                     → review
+        begin TASK-1 PLAN                 → block; TASK-1 review to block ended
+    """
+    )
+
+
 def test_a_phase_that_failed_is_not_completed() -> None:
     world = story("""
         start TASK-1 planned=THINK,PR

@@ -287,6 +287,7 @@ def start_with(data: dict[str, object]) -> World:
         pytest.param("usage TASK-1 task 5", "data.phase", id="the whole task as a phase"),
         pytest.param("begin TASK-1 SLEEP", "data.phase", id="begun"),
         pytest.param("end TASK-1 SLEEP", "data.phase", id="ended"),
+        pytest.param("explain TASK-1 so_it_was phase=SLEEP", "data.phase", id="explained"),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_and_opens_no_task(line: str, field: str) -> None:

@@ -18,8 +18,10 @@ from schemas.state import STATE_TYPES
 from schemas.topics import Topic
 from streams.budget.effects import Effect, Refused
 from streams.budget.encode import ENCODER, EffectEncoder, Encoded
+from streams.budget.evaluate import thresholds
 from streams.budget.fold import fold
-from streams.budget.ladder import REVIEW
+from streams.budget.ladder import REVIEW, level_at
+from streams.budget.limits import LATENCY
 from streams.budget.policy import Policy, builtin_policy
 from streams.budget.restore import restore
 from streams.budget.sleep import Patience, Sleep
@@ -70,6 +72,7 @@ class World:
         self._fold_restarted(cause, at_ms, effects)
         self._fold_dozing(cause, at_ms, effects)
         self._check_published(effects)
+        self._check_levels()
         if is_refused(effects):
             assert snapshot(self.state) == before, "a refused event left a trace"
         elif not isinstance(event, ClockTick):
@@ -183,6 +186,14 @@ class World:
                 data = ENCODER.encode(effect.data)
                 msgspec.json.decode(data, type=TYPES[effect.type])
 
+    def _check_levels(self) -> None:
+        """Nothing that counts is left unjudged: no cell has reached more than the level it stands at."""
+        for task in self.state.tasks.awake.values():
+            for name, index, cell in task.cells():
+                if cell.line is not None and index != LATENCY:
+                    reached = level_at(thresholds(task, name, index, cell), cell.used)
+                    assert reached <= cell.level, f"{task.task_id} {name or 'task'} was not judged"
+
     def _check_breach(self, breach: Breach) -> None:
         """A breach is unique by cell, level and version of the limits, unless it was withdrawn."""
         cell = f"{breach.cell.scope} {breach.cell.phase} {breach.cell.metric}"
@@ -237,6 +248,7 @@ def record(
     *,
     source: str = "enforcer",
     sequence: int | None = None,
+    traceparent: str | None = None,
 ) -> bytes:
     """One record of `events`, as an enforcer writes it."""
     envelope: dict[str, object] = {
@@ -249,6 +261,8 @@ def record(
     }
     if sequence is not None:
         envelope["sequence"] = f"{sequence:020}"
+    if traceparent is not None:
+        envelope["traceparent"] = traceparent
     if data is not None:
         envelope["data"] = data
     return ENCODER.encode(envelope)

@@ -401,6 +401,8 @@ def another_policy(_: random.Random, inputs: Inputs) -> Planted | None:
         topic: [(offset, _renamed(key, other), _renamed(one, other)) for offset, key, one in found]
         for topic, found in records.outputs.items()
     }
+    if outputs["lifecycle"] == folded(inputs).outputs["lifecycle"]:
+        return None  # no task began under it
     return Planted(replace(records, outputs=outputs), "lifecycle", 0, is_exact=False)
 
 
@@ -435,6 +437,70 @@ def _more(name: str) -> Callable[[dict[str, Any]], None]:
 
 def _flip_enforced(data: dict[str, Any]) -> None:
     data["enforced"] = not data["enforced"]
+
+
+def _another_cause(data: dict[str, Any]) -> None:
+    """One whose sign does not hold: these histories have no run of so many calls."""
+    data["cause"] = "unclassified" if data["cause"] != "unclassified" else "inefficient"
+
+
+def _more_evidence(data: dict[str, Any]) -> None:
+    data["evidence"]["metered_tokens"] += 1
+
+
+def _is_explained(envelope: dict[str, Any]) -> bool:
+    return "cause" in envelope["data"]
+
+
+def _set(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(data: dict[str, Any]) -> None:
+        data[name] = value
+
+    return change
+
+
+def _one_flag_more(data: dict[str, Any]) -> None:
+    known = data.get("flags", [])
+    data["flags"] = [*known, "superseded" if "superseded" not in known else "reclassified"]
+
+
+def _more_overshoot(data: dict[str, Any]) -> None:
+    data["overshoot"]["at_block"] -= 1
+
+
+def _has_overshoot(envelope: dict[str, Any]) -> bool:
+    return "overshoot" in envelope["data"]
+
+
+def _another_input(data: dict[str, Any]) -> None:
+    data["input"]["offset"] += 1
+
+
+def _is_of_a_task(envelope: dict[str, Any]) -> bool:
+    return "task_id" in envelope["data"]
+
+
+def _flag_lost(data: dict[str, Any]) -> bool:
+    return bool(data["flags"]) and bool(data["flags"].pop())
+
+
+def trace_lost(topic: str) -> Plant:
+    """The trace of an event was not carried on."""
+
+    def plant(chance: random.Random, inputs: Inputs) -> Planted | None:
+        records = folded(inputs)
+        found = _outputs(records)[topic]
+        at = _pick(chance, found, lambda one: "traceparent" in one)
+        if at is None:
+            return None
+        offset, key, value = found[at]
+        assert value is not None
+        envelope = envelope_of(value)
+        del envelope["traceparent"]
+        found[at] = offset, key, ENCODER.encode(envelope)
+        return Planted(_with(records, topic, found), topic, input_of(value))
+
+    return plant
 
 
 def _used_more(data: dict[str, Any]) -> bool:
@@ -483,6 +549,24 @@ KINDS: dict[str, Plant] = {
     "two decisions are out of order": out_of_order,
     "a decision has another number": changed("decisions", _more("number")),
     "a decision holds whom nobody may hold": changed("decisions", _flip_enforced),
+    "a breach has another cause": changed("breaches", _another_cause, _is_explained),
+    "a breach has other evidence": changed("breaches", _more_evidence, _is_explained),
+    "a breach names another input": changed("breaches", _another_input),
+    "a decision has another cause": changed("decisions", _another_cause, _is_explained),
+    "a decision names another event": changed("decisions", _set("event_id", "e-0")),
+    "a decision names another input": changed("decisions", _another_input),
+    "the trace of a decision is lost": trace_lost("decisions"),
+    "the trace of an execution is lost": trace_lost("executions"),
+    "an execution has a flag too many": changed("executions", _one_flag_more),
+    "an execution has another owner": changed("executions", _set("owner", "bob")),
+    "an execution began at another time": changed(
+        "executions", _set("started", "2026-01-01T00:00:00.001Z")
+    ),
+    "a change has a flag too many": changed("lifecycle", _one_flag_more, _is_of_a_task),
+    "a change is somebody else's": changed("lifecycle", _set("by", "bob"), _is_of_a_task),
+    "an overshoot is another": changed("lifecycle", _more_overshoot, _has_overshoot),
+    "a dead letter names another input": changed("dead-letters", _another_input),
+    "a task has lost a flag": state_changed(_flag_lost),
     "an inherited block is missing": inherited_missing,
     "a deletion of decisions is missing": deletion_gone,
     "an execution is missing": without("executions"),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from schemas.decode import decode_event
+from schemas.decode import Refusal, decode_event
 from schemas.topics import Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
@@ -55,9 +55,11 @@ def folded(inputs: Inputs, *, partition: int = PARTITION, policy: Policy | None 
             topic.append((len(topic), one.key, one.value))
 
     for offset, (value, append_ms) in enumerate(inputs):
-        effects = list(fold(state, decode_event(value), offset=offset, append_ms=append_ms))
+        event = decode_event(value)
+        effects = list(fold(state, event, offset=offset, append_ms=append_ms))
         cause = Cause(offset, value)
-        write((one, encoder.encode(one, state.clock_ms, cause)) for one in effects)
+        traceparent = None if isinstance(event, Refusal) else event.traceparent
+        write((one, encoder.encode(one, state.clock_ms, cause, traceparent)) for one in effects)
         write((one, encoder.encode(one, state.clock_ms)) for one in drain_changes(state))
     events = [(offset, at_ms, None, value, ()) for offset, (value, at_ms) in enumerate(inputs)]
     return Records(partition, events, {name: outputs[name] for name in _topics()})
@@ -113,6 +115,7 @@ def _value(chance: random.Random, kind: str, index: int, at_ms: int, name: int) 
         at_ms - chance.choice([0, 0, 0, 5_000, 400_000]),
         source=chance.choice(["one", "one", "two"]),
         sequence=chance.choice([None, index]),
+        traceparent=chance.choice([None, None, f"00-{index:032x}-{index:016x}-01"]),
     )
 
 
@@ -135,8 +138,12 @@ def _started(chance: random.Random) -> dict[str, Any]:
         importance=["low", "medium", "high", "critical"],
         importance_justification=["outage", " "],
         parent_task_id=TASKS,
-        budget_multiplier=[0.5, 3],
+        budget_multiplier=[0.5, 3, 1.333333333],
         task_type=["fix"],
+        owner=["ada"],
+        team=["core"],
+        by=["ada"],
+        labels=[{"repo": "one"}, {}],
     )
     if chance.random() < 0.6:
         data["planned_phases"] = [chance.choice(PHASES) for _ in range(chance.randint(1, 4))]
@@ -160,7 +167,7 @@ def _usage(chance: random.Random) -> dict[str, Any]:
         usage_known=[True, True, False],
         estimated=[True, False],
         files_read=[1, 30],
-        model_calls=[1, 3],
+        model_calls=[0, 1, 3],
     )
 
 
@@ -178,7 +185,7 @@ def _ended(chance: random.Random) -> dict[str, Any]:
 
 def _granted(chance: random.Random) -> dict[str, Any]:
     if chance.random() < 0.5:
-        return WHO | {"multiplier": chance.choice([1.5, 2, 10, 1.3333])}
+        return WHO | {"multiplier": chance.choice([1.5, 2, 10, 1.333333333])}
     return WHO | {"limits": _limits(chance)}
 
 
@@ -199,11 +206,12 @@ DATA: dict[str, Any] = {
         | {"complexity": chance.choice(["tiny", "large"])}
         | _some(chance, importance=["low", "high", "critical"], reason=["because", " "])
     ),
-    "task.explained": lambda _: {"by": "ada", "text": "so it was"},
-    "justification.reviewed": lambda chance: {
-        "by": "ada",
-        "approved": chance.random() < 0.5,
-    },
+    "task.explained": lambda chance: (
+        {"by": "ada", "text": "so it was"} | _some(chance, phase=PHASES)
+    ),
+    "justification.reviewed": lambda chance: (
+        {"by": "ada", "approved": chance.random() < 0.5} | _some(chance, reason=["outage", " "])
+    ),
     "task.recovered": lambda chance: (
         WHO | {"action": chance.choice(["close_phase", "end_task", "refold"])}
     ),

@@ -1,14 +1,18 @@
 """What retention, compaction and a ledger that goes on excuse, and what they do not."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from streams.verify.independent.judge import Judge, first_difference
 from streams.verify.independent.records import Output, Records
+from tests.unit.budget.histories import POLICY
+from tests.unit.budget.world import OWN_SUBJECT, START_MS, record
 from tests.unit.verify.planted import input_of
-from tests.unit.verify.random_log import folded, random_inputs
+from tests.unit.verify.random_log import envelope_of, folded, policy_data, random_inputs
 
 SEEDS = range(10)
 NEVER_MS = 2**53
@@ -99,6 +103,61 @@ def test_a_torn_record_is_named_with_its_offset(value: bytes) -> None:
     found = first_difference(torn)
     assert found is not None
     assert (found.topic, found.offset, found.input_offset) == ("breaches", place, None)
+
+
+def told(*events: tuple[str, str, object]) -> list[tuple[bytes, int]]:
+    return [
+        (record(kind, subject, f"e-{index}", data, START_MS), START_MS + index)
+        for index, (kind, subject, data) in enumerate(events)
+    ]
+
+
+def test_a_record_that_an_operator_has_rebuilt_is_told_once() -> None:
+    mended = {"by": "ada", "reason": "torn", "action": "refold", "key": "T"}
+    inputs = told(
+        ("task.recovered", OWN_SUBJECT, mended),
+        ("task.recovered", OWN_SUBJECT, mended | {"action": "end_task"}),
+        ("task.recovered", "partition/9", mended),
+    )
+    records = folded(inputs)
+    assert len(list(records.outputs["lifecycle"])) == 1
+    assert len(list(records.outputs["dead-letters"])) == 2
+    assert differences(records) == []
+    assert first_difference(with_outputs(records, "lifecycle", [])) is not None
+
+
+def test_more_than_is_remembered_is_refused() -> None:
+    begun = [("phase.started", "T", {"phase": "A", "attempt": at}) for at in range(1, 259)]
+    used = [
+        ("phase.usage", "T", {"phase": "A"}),
+        ("phase.usage", "T", {"phase": "A", "attempt": 9}),
+    ]
+    ended = [("phase.ended", "T", {"phase": "A"}), ("phase.started", "T", {"phase": "A"})]
+    others = [("phase.usage", "U", {"phase": f"p-{at}"}) for at in range(66)]
+    family = [("task.started", f"F-{at}", {"parent_task_id": f"F-{at + 1}"}) for at in range(66)]
+    policy = [("policy.set", OWN_SUBJECT, policy_data(POLICY))]
+    records = folded(told(*policy, *begun, *used, *ended, *others, *family))
+    assert len(list(records.outputs["dead-letters"])) > 5
+    assert differences(records) == []
+
+
+def test_a_letter_that_has_kept_the_first_bytes_alone_is_judged_by_them() -> None:
+    value = b"}" * 200
+    inputs = [(value, START_MS)]
+    records = folded(inputs)
+    ((offset, key, whole),) = records.outputs["dead-letters"]
+    assert whole is not None
+
+    def letter(kept: bytes, size_bytes: int) -> Records:
+        envelope = envelope_of(whole)
+        envelope["data"]["original"] = base64.b64encode(kept).decode()
+        envelope["data"]["original_bytes"] = size_bytes
+        return with_outputs(records, "dead-letters", [(offset, key, msgspec.json.encode(envelope))])
+
+    assert differences(letter(value[:100], 200)) == []
+    assert first_difference(letter(value[:100], 201)) is not None
+    assert first_difference(letter(b"]" * 100, 200)) is not None
+    assert first_difference(letter(b"", 200)) is not None
 
 
 def test_inputs_that_are_gone_from_the_end_are_missed() -> None:

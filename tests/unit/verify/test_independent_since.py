@@ -30,7 +30,7 @@ def log_since(seed: int) -> tuple[Records, Checkpoint]:
                     data["next_offset"], epoch_ms(data["clock"]), data["mode"], data["policies"][0]
                 )
                 events = [event for event in records.events if event[0] >= found.next_offset]
-                return replace(records, events=events, checkpoint=found), found
+                return replace(records, events=events, checkpoints=[found]), found
     raise AssertionError("no log has a checkpoint")
 
 
@@ -78,16 +78,30 @@ def test_a_dead_letter_that_is_missing_is_found_since_a_checkpoint() -> None:
         damaged = replace(records, outputs=dict(records.outputs) | {"dead-letters": kept})
         judge = Judge(damaged)
         difference = next(judge.differences(), None)
-        if difference is None and judge.events == 0:
-            continue  # the policy of its checkpoint is gone
+        if judge.not_judged == "policy_gone":
+            continue
         assert difference is not None
         assert difference.topic == "dead-letters"
         found += 1
     assert found > 0
 
 
-def test_without_the_policy_of_the_checkpoint_nothing_is_judged() -> None:
+def test_without_the_policy_of_a_checkpoint_nothing_is_judged_and_it_says_so() -> None:
     records, checkpoint = log_since(0)
-    judge = Judge(replace(records, checkpoint=replace(checkpoint, policy_hash="0" * 16)))
+    gone = replace(checkpoint, policy_hash="0" * 16)
+    judge = Judge(replace(records, checkpoints=[gone]))
     assert list(judge.differences()) == []
-    assert judge.events == 0
+    assert (judge.events, judge.not_judged) == (0, "policy_gone")
+    judge = Judge(replace(records, checkpoints=[]))
+    assert list(judge.differences()) == []
+    assert (judge.events, judge.not_judged) == (0, "no_checkpoint")
+
+
+def test_it_begins_at_the_first_checkpoint_whose_policy_is_there() -> None:
+    records, checkpoint = log_since(1)
+    gone = replace(checkpoint, policy_hash="0" * 16, next_offset=checkpoint.next_offset - 1)
+    judge = Judge(replace(records, checkpoints=[gone, checkpoint]))
+    assert list(judge.differences()) == []
+    assert judge.first_offset == checkpoint.next_offset
+    assert judge.not_judged is None
+    assert judge.events > 0
