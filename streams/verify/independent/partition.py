@@ -68,7 +68,7 @@ class Partition(Standing):
         """
         self._offset, self._expected = offset, []
         self.subject, self.linked, self.unsure = None, [], []
-        self.traceparent = self._event_id = None
+        self.traceparent = self._event_id = self.claimed = None
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
@@ -150,6 +150,8 @@ class Partition(Standing):
             self._take_for_all(event, is_refused=is_refused)
             return
         task = self.tasks.get(event.subject)
+        if "parent_task_id" in event.data:
+            self.claimed = event.subject, event.data["parent_task_id"]
         if task is not None and self._is_repeated(event, task):
             return
         check_rules(event)
