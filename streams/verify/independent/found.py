@@ -7,6 +7,7 @@ from streams.verify.independent.records import Output
 from streams.verify.independent.wire import Data, loads
 
 FOREVER = 2**63  # after every input
+DELETIONS_MAX = 10_000
 
 
 @dataclass(slots=True)
@@ -72,6 +73,13 @@ class FoundTopic:
                 else record.place[0]
             )
 
+    def _drop_deletions(self) -> None:
+        """Forget those that nobody asks for; not at once, since what is read is ahead of the inputs."""
+        if self.keeps_deletion is not None and len(self.deletions) > DELETIONS_MAX:
+            self.deletions = {
+                key: offsets for key, offsets in self.deletions.items() if self.keeps_deletion(key)
+            }
+
     def _peek(self) -> Found | None:
         while self._next is None:
             record = next(self._records, None)
@@ -80,8 +88,8 @@ class FoundTopic:
             offset, raw_key, value = record
             key = None if raw_key is None else raw_key.decode(errors="replace")
             if value is None:
-                if self.keeps_deletion is None or self.keeps_deletion(key):
-                    self.deletions.setdefault(key, []).append(offset)
+                self.deletions.setdefault(key, []).append(offset)
+                self._drop_deletions()
                 continue
             try:
                 envelope = loads(value)

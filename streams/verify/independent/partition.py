@@ -6,7 +6,8 @@ from typing import Any
 
 from streams.verify.independent.expected import Expected
 from streams.verify.independent.limits import BLOCK, LEVELS, CellKey, Policy
-from streams.verify.independent.standing import BREAKER, SPENT, Standing
+from streams.verify.independent.refusals import Refusals
+from streams.verify.independent.standing import BREAKER, SPENT
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -27,9 +28,6 @@ from streams.verify.independent.wire import (
 )
 
 LEDGER = "stoploss/ledger"  # the source of what it writes to `events` itself
-# Bounds of what is remembered, of which the contract says nothing: phases of a task, runs of a phase,
-# generations of a family.
-PHASES_MAX, RUNS_MAX, GENERATIONS_MAX = 64, 256, 64
 KEPT = -1  # instead of a deadline: past its retention, and it has children
 REVIEW = LEVELS.index("review")
 # Fields of a report that are counters as they are.
@@ -48,7 +46,7 @@ SUMMED = frozenset(
 )
 
 
-class Partition(Standing):
+class Partition(Refusals):
     """The state of one partition; `fold` changes it by one record of `events`."""
 
     def fold(
@@ -68,7 +66,7 @@ class Partition(Standing):
         """
         self._offset, self._expected = offset, []
         self.subject, self.linked, self.unsure = None, [], []
-        self.traceparent = self._event_id = None
+        self.traceparent = self._event_id = self.claimed = None
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
@@ -150,10 +148,12 @@ class Partition(Standing):
             self._take_for_all(event, is_refused=is_refused)
             return
         task = self.tasks.get(event.subject)
+        if "parent_task_id" in event.data:
+            self.claimed = event.subject, event.data["parent_task_id"]
         if task is not None and self._is_repeated(event, task):
             return
         check_rules(event)
-        self._check(event, task)
+        self.check(event, task)
         self._event_id = event.id
         if task is None:
             task = self._open(event.subject, is_inferred=event.kind != "task.started")
@@ -168,65 +168,6 @@ class Partition(Standing):
         if event.kind != "phase.usage":
             self._schedule(task)
 
-    def _check(self, event: Event, task: Task | None) -> None:
-        """Refuse what depends on the policy and the limits of the task."""
-        if task is not None and event.kind in {"phase.usage", "phase.started", "phase.ended"}:
-            _check_bounds(event, task)
-        if event.kind == "phase.usage":
-            if not (self.policy if task is None else task.policy).allows(event.data["phase"]):
-                raise RefusedError("invalid_field")
-            return
-        if event.kind == "task.started" and task is not None and task.is_known:
-            return  # ignored, whatever it says
-        if event.kind == "task.recovered":
-            action = event.data["action"]
-            if task is None or (
-                (action == "close_phase" and task.open_run is None)
-                or (action == "end_task" and not task.is_open)
-            ):
-                raise RefusedError("invalid_field")
-        policy = self.policy if task is None else task.policy
-        data = event.data
-        named = [data["phase"]] if "phase" in data else []
-        named += data.get("planned_phases", [])
-        if isinstance(data.get("limits"), dict):
-            named += [name for name in data["limits"] if name != "task"]
-        if not all(policy.allows(phase) for phase in named):
-            raise RefusedError("invalid_field")
-        if event.kind == "task.granted" and "limits" in data:
-            self._check_grant(task or self._new(event.subject), data["limits"])
-        if event.kind == "task.started":
-            self._check_parent(event)
-
-    def _check_grant(self, task: Task, limits: dict[str, dict[str, int]]) -> None:
-        """Refuse to lower a limit, also one of a phase that was not seen yet."""
-        current = task.computed(also=[name for name in limits if name != "task"])
-        for name, cells in limits.items():
-            for metric, limit in cells.items():
-                if limit < current.get((None if name == "task" else name, metric), 0):
-                    raise RefusedError("invalid_field")
-
-    def _check_parent(self, event: Event) -> None:
-        """Refuse a parent that is the task itself or below it."""
-        above = event.data.get("parent_task_id")
-        if above is None:
-            return
-        generations = 1 + self._height(event.subject)
-        while above is not None:
-            generations += 1
-            if above == event.subject or generations > GENERATIONS_MAX:
-                raise RefusedError("invalid_field")
-            parent = self.tasks.get(above)
-            above = None if parent is None else parent.parent
-
-    def _height(self, task_id: str) -> int:
-        """Return how many generations stand below a task."""
-        height, below = 0, self.children.get(task_id)
-        while below:
-            height += 1
-            below = {one for name in below for one in self.children.get(name, ())}
-        return height
-
     def _is_repeated(self, event: Event, task: Task) -> bool:
         if event.sequence is not None:
             return event.sequence <= task.sequences.get(event.source, -1)
@@ -240,11 +181,8 @@ class Partition(Standing):
             if len(task.recent) > task.policy.recent_count:
                 task.recent.popleft()
 
-    def _new(self, task_id: str) -> Task:
-        return Task(task_id, self.policy, self.clock_ms)
-
     def _open(self, task_id: str, *, is_inferred: bool) -> Task:
-        task = self.tasks[task_id] = self._new(task_id)
+        task = self.tasks[task_id] = self.new(task_id)
         if is_inferred:
             task.flags.add("inferred")
             task.set_limits()
@@ -589,17 +527,6 @@ class Partition(Standing):
                     self.unsure.append(task.id)
                 task.last_offset = self._offset
                 self._decide(task)
-
-
-def _check_bounds(event: Event, task: Task) -> None:
-    attempt, runs = event.data.get("attempt"), task.phases.get(event.data["phase"])
-    if runs is None:
-        if len(task.phases) >= PHASES_MAX:
-            raise RefusedError("invalid_field")
-    elif len(runs) >= RUNS_MAX and attempt not in runs:
-        is_new = attempt is not None or event.kind == "phase.started"
-        if is_new:
-            raise RefusedError("invalid_field")
 
 
 def _who(event: Event) -> Data:

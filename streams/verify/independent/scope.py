@@ -33,6 +33,10 @@ class Scope:
             if one.topic == "lifecycle" and one.key is not None and _is_beginning(one.facts):
                 (self.judged if one.key in begun else self.unjudged).add(one.key)
         self.unjudged.update(self._partition.unsure)
+        if (claimed := self._partition.claimed) is not None and claimed[0] not in self.judged:
+            # Its life is not known: it may have become a child also where its start is refused here,
+            # or was seen before.
+            self.unjudged |= self._partition.family(claimed[1])
         for task_id in [*self._partition.linked, *self._partition.unsure]:
             family = self._partition.family(task_id)
             if family & self.unjudged:

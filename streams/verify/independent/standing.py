@@ -41,6 +41,7 @@ class Standing:
         self.subject: str | None = None  # of the last event
         self.linked: list[str] = []  # tasks that the last event has put below a parent
         self.is_partial = False  # there are tasks of which nothing is known
+        self.claimed: tuple[str, str] | None = None  # child and parent, by the last event
         self.unsure: list[str] = []  # tasks that the last event may have decided on
         self.forgotten: list[str] = []  # where that is so: until somebody has taken note
         self.traceparent: str | None = None  # of the last event

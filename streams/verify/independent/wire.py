@@ -101,8 +101,8 @@ def _whole(low: int, high: int) -> Check:
     def check(value: Any) -> Any:  # noqa: ANN401 - any JSON
         if type(value) is int and low <= value <= high:  # a bool is none
             return value
-        if isinstance(value, Decimal) and value == value.to_integral_value():
-            value = int(value)
+        if isinstance(value, Decimal) and low <= value <= high and value == int(value):
+            value = int(value)  # within bounds: of 1e999999999 it would never end
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise RefusedError("invalid_field")
         return value

@@ -16,6 +16,18 @@ from streams.budget.policy import Policy, policy_from_json, policy_json
 from streams.verify.independent.records import Output, Records
 from tests.unit.budget.histories import POLICY
 from tests.unit.budget.world import OWN_SUBJECT, PARTITION, record
+from tests.unit.verify.altered import (
+    another_cause,
+    another_input,
+    flag_lost,
+    has_overshoot,
+    is_explained,
+    is_of_a_task,
+    more_evidence,
+    more_overshoot,
+    one_flag_more,
+    put,
+)
 from tests.unit.verify.random_log import Inputs, envelope_of, folded, policy_data
 
 JUDGED = ("decisions", "breaches", "executions", "lifecycle", "dead-letters")
@@ -439,51 +451,6 @@ def _flip_enforced(data: dict[str, Any]) -> None:
     data["enforced"] = not data["enforced"]
 
 
-def _another_cause(data: dict[str, Any]) -> None:
-    """One whose sign does not hold: these histories have no run of so many calls."""
-    data["cause"] = "unclassified" if data["cause"] != "unclassified" else "inefficient"
-
-
-def _more_evidence(data: dict[str, Any]) -> None:
-    data["evidence"]["metered_tokens"] += 1
-
-
-def _is_explained(envelope: dict[str, Any]) -> bool:
-    return "cause" in envelope["data"]
-
-
-def _set(name: str, value: object) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        data[name] = value
-
-    return change
-
-
-def _one_flag_more(data: dict[str, Any]) -> None:
-    known = data.get("flags", [])
-    data["flags"] = [*known, "superseded" if "superseded" not in known else "reclassified"]
-
-
-def _more_overshoot(data: dict[str, Any]) -> None:
-    data["overshoot"]["at_block"] -= 1
-
-
-def _has_overshoot(envelope: dict[str, Any]) -> bool:
-    return "overshoot" in envelope["data"]
-
-
-def _another_input(data: dict[str, Any]) -> None:
-    data["input"]["offset"] += 1
-
-
-def _is_of_a_task(envelope: dict[str, Any]) -> bool:
-    return "task_id" in envelope["data"]
-
-
-def _flag_lost(data: dict[str, Any]) -> bool:
-    return bool(data["flags"]) and bool(data["flags"].pop())
-
-
 def trace_lost(topic: str) -> Plant:
     """The trace of an event was not carried on."""
 
@@ -549,24 +516,24 @@ KINDS: dict[str, Plant] = {
     "two decisions are out of order": out_of_order,
     "a decision has another number": changed("decisions", _more("number")),
     "a decision holds whom nobody may hold": changed("decisions", _flip_enforced),
-    "a breach has another cause": changed("breaches", _another_cause, _is_explained),
-    "a breach has other evidence": changed("breaches", _more_evidence, _is_explained),
-    "a breach names another input": changed("breaches", _another_input),
-    "a decision has another cause": changed("decisions", _another_cause, _is_explained),
-    "a decision names another event": changed("decisions", _set("event_id", "e-0")),
-    "a decision names another input": changed("decisions", _another_input),
+    "a breach has another cause": changed("breaches", another_cause, is_explained),
+    "a breach has other evidence": changed("breaches", more_evidence, is_explained),
+    "a breach names another input": changed("breaches", another_input),
+    "a decision has another cause": changed("decisions", another_cause, is_explained),
+    "a decision names another event": changed("decisions", put("event_id", "e-0")),
+    "a decision names another input": changed("decisions", another_input),
     "the trace of a decision is lost": trace_lost("decisions"),
     "the trace of an execution is lost": trace_lost("executions"),
-    "an execution has a flag too many": changed("executions", _one_flag_more),
-    "an execution has another owner": changed("executions", _set("owner", "bob")),
+    "an execution has a flag too many": changed("executions", one_flag_more),
+    "an execution has another owner": changed("executions", put("owner", "bob")),
     "an execution began at another time": changed(
-        "executions", _set("started", "2026-01-01T00:00:00.001Z")
+        "executions", put("started", "2026-01-01T00:00:00.001Z")
     ),
-    "a change has a flag too many": changed("lifecycle", _one_flag_more, _is_of_a_task),
-    "a change is somebody else's": changed("lifecycle", _set("by", "bob"), _is_of_a_task),
-    "an overshoot is another": changed("lifecycle", _more_overshoot, _has_overshoot),
-    "a dead letter names another input": changed("dead-letters", _another_input),
-    "a task has lost a flag": state_changed(_flag_lost),
+    "a change has a flag too many": changed("lifecycle", one_flag_more, is_of_a_task),
+    "a change is somebody else's": changed("lifecycle", put("by", "bob"), is_of_a_task),
+    "an overshoot is another": changed("lifecycle", more_overshoot, has_overshoot),
+    "a dead letter names another input": changed("dead-letters", another_input),
+    "a task has lost a flag": state_changed(flag_lost),
     "an inherited block is missing": inherited_missing,
     "a deletion of decisions is missing": deletion_gone,
     "an execution is missing": without("executions"),

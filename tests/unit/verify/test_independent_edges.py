@@ -141,6 +141,14 @@ def test_more_than_is_remembered_is_refused() -> None:
     assert differences(records) == []
 
 
+@pytest.mark.timeout(10)
+def test_a_number_that_no_machine_could_write_out_is_refused_at_once() -> None:
+    usage = record("phase.usage", "T", "e", {"phase": "THINK", "input_tokens": 7}, START_MS)
+    records = folded([(usage.replace(b":7", b":1e999999999"), START_MS)])
+    assert len(list(records.outputs["dead-letters"])) == 1
+    assert differences(records) == []
+
+
 def test_a_letter_that_has_kept_the_first_bytes_alone_is_judged_by_them() -> None:
     value = b"}" * 200
     inputs = [(value, START_MS)]
