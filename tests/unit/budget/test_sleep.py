@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.budget.restore import Restoring, TornStateError, restore
+from streams.budget.restore import Restoring, TornStateError, restore, restore_awake
 from streams.budget.sleep import AT_ONCE_MAX, Patience, Sleep
 from streams.budget.snapshot import drain_changes
 from streams.budget.tasks import pack, unpack
@@ -151,3 +151,10 @@ def test_a_task_that_nobody_knows_is_not_there() -> None:
     assert world.state.tasks.get("TASK-2") is None
     with pytest.raises(KeyError, match="TASK-2"):
         world.state.tasks["TASK-2"]
+
+
+def test_who_looks_for_what_is_torn_has_every_task_built() -> None:
+    world = story("start TASK-1\nusage TASK-1 PLAN 7\nstart TASK-2")
+    state = restore_awake(PARTITION, world.records.items(), world.default_policy)
+    assert (sorted(state.tasks.awake), list(state.tasks.asleep)) == (["TASK-1", "TASK-2"], [])
+    assert snapshot(state) == snapshot(world.state)
