@@ -1,4 +1,4 @@
-"""What the ledger needs of a log, and no more; Kafka's side and the one in memory both keep it.
+"""What the ledger needs of a log, and no more; Kafka's side and the simulation's both keep it.
 
 The promise of each method stands here; `tests/integration/test_kafka_session.py` holds both
 sides to it.

@@ -1,4 +1,4 @@
-"""What `streams/kafka/ports.py` promises, held against Kafka and against both sides in memory."""
+"""What `streams/kafka/ports.py` promises, held against Kafka and against the simulation."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ import pytest
 from schemas.errors import UnavailableError
 from schemas.topics import Topic
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
-from streams.kafka.memory import MemoryLog, MemoryReader, MemoryWriter
 from streams.kafka.ports import Chunk, PartitionReader, PartitionWriter, Record
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.session import KafkaWriter
@@ -33,20 +32,6 @@ class Side(Protocol):
     def writer(self) -> PartitionWriter: ...
     def reader(self, topic: Topic) -> PartitionReader: ...
     def record(self, topic: Topic, key: str, value: str | None) -> Record: ...
-
-
-class MemorySide:
-    def __init__(self) -> None:
-        self.log = MemoryLog()
-
-    def writer(self) -> MemoryWriter:
-        return MemoryWriter(self.log, PARTITION)
-
-    def reader(self, topic: Topic) -> MemoryReader:
-        return MemoryReader(self.log, topic.value, PARTITION)
-
-    def record(self, topic: Topic, key: str, value: str | None) -> Record:
-        return _record(topic.value, key, value)
 
 
 class SimulatedSide:
@@ -114,10 +99,8 @@ async def simulated() -> SimulatedSide:
     return SimulatedSide()
 
 
-@pytest.fixture(params=["memory", "simulated", "kafka"])
+@pytest.fixture(params=["simulated", "kafka"])
 def side(request: pytest.FixtureRequest) -> Side:
-    if request.param == "memory":
-        return MemorySide()
     if request.param == "simulated":
         simulated: Side = request.getfixturevalue("simulated")
         return simulated
