@@ -12,6 +12,7 @@ from schemas.errors import UnavailableError
 from streams.local.cache import cache_folder
 from streams.local.jars import KAFKA_VERSION, kafka_jars
 from streams.local.java import Java, find_java
+from streams.local.private import write_private
 from streams.local.process import ServerProcess
 
 WARNS_FROM_MAJOR = 24
@@ -118,7 +119,7 @@ class Archiving:
         with contextlib.suppress(OSError, UnavailableError):
             noted = self._class_list.read_bytes()
             whole_lines = self._class_list.with_suffix(".whole")
-            whole_lines.write_bytes(noted[: noted.rfind(b"\n") + 1])
+            write_private(whole_lines, noted[: noted.rfind(b"\n") + 1])
             command = self._runtime.archive_command(whole_lines, self._written)
             self._process = await ServerProcess.start("class archive", command, output=self._output)
 

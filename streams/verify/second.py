@@ -79,6 +79,7 @@ class _Partition:
         self._outputs = {topic: self._reader(topic) for topic in OUTPUTS}
         self._loop = asyncio.get_running_loop()
         self._tell: Callable[[int], None] = lambda _: None
+        self._later = 0
         self.inputs = 0
         self.report = IndependentReport(partition=number)
 
@@ -178,12 +179,12 @@ class _Partition:
         return self._outputs[Topic(topic)].trimmed
 
     def _later_offset(self) -> int:
-        later = 0
+        """Return how far the ledger has come by now; asked for each topic, once that is read."""
         own = b"partition/%d" % self._number
-        for _, key, value in self._read_all(self._tasks):  # 4.
+        for _, key, value in self._read_all(self._tasks):  # 4. what is new since the last time
             if key == own and value is not None:
-                later = int(loads(value)["data"]["next_offset"])
-        return later
+                self._later = int(loads(value)["data"]["next_offset"])
+        return self._later
 
     def _checkpoints(self) -> Iterator[Checkpoint]:
         """Yield the checkpoints that the events still cover."""
