@@ -4,13 +4,11 @@ The good path is one call into msgspec. Only a record that it refuses is read a 
 the field and the value.
 """
 
-import base64
-import binascii
 from collections.abc import Sequence
 
 import msgspec
 
-from schemas.events import Event, PartitionEventBase
+from schemas.events import PARTITION_PREFIX, Event, PartitionEventBase
 from schemas.nesting import NESTING_MAX, SHALLOW_BYTES, is_deeper
 from schemas.refusal import (
     EVENT_WORDS,
@@ -28,7 +26,6 @@ __all__ = [
     "Refusal",
     "decode_event",
     "is_binary_mode",
-    "original_bytes",
     "structured",
 ]
 
@@ -71,7 +68,7 @@ def _decode(value: bytes) -> Event | Refusal:
         without_nulls = _without_nulls(value)
         return explain(value, error) if without_nulls is None else _decode(without_nulls)
     # An event for a whole partition names one; the fold checks that it is the right one.
-    if isinstance(event, PartitionEventBase) and not event.subject.startswith("partition/"):
+    if isinstance(event, PartitionEventBase) and not event.subject.startswith(PARTITION_PREFIX):
         return refusal("invalid_field", "subject", event.subject, "partition/N for this type")
     return event
 
@@ -137,15 +134,3 @@ def structured(value: bytes, headers: Headers) -> bytes | Refusal:
             return explain(value, error)
         attributes["data"] = msgspec.Raw(data)
     return msgspec.json.encode(attributes)
-
-
-def original_bytes(original: str) -> bytes:
-    """Return the bytes of a refused record from the `original` of its dead letter.
-
-    Raises:
-        ValueError: `original` is not base64.
-    """
-    try:
-        return base64.b64decode(original, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"original: not base64 ({error})") from error

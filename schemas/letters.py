@@ -1,4 +1,4 @@
-"""The headers of a refused record, as its dead letter keeps them and as they were.
+"""A refused record, as its dead letter keeps it and as it was.
 
 A name that is not UTF-8 is text with lone surrogates as it is read ("surrogateescape").
 """
@@ -9,6 +9,15 @@ from collections.abc import Iterable
 
 from schemas.decode import Headers
 from schemas.outputs import DeadLetterHeader
+
+
+def original_bytes(original: str) -> bytes:
+    """Return the bytes of a refused record from the `original` of its dead letter.
+
+    Raises:
+        ValueError: `original` is not base64.
+    """
+    return _from_base64("original", original)
 
 
 def kept_header(name: str, value: bytes | None) -> DeadLetterHeader:
@@ -41,17 +50,17 @@ def _name(header: DeadLetterHeader) -> str:
         return header.name
     if header.name_base64 is None:
         raise ValueError("headers: one has no name")
-    return _decoded(header.name_base64).decode(errors="surrogateescape")
+    return _from_base64("headers", header.name_base64).decode(errors="surrogateescape")
 
 
 def _value(header: DeadLetterHeader) -> bytes | None:
     if header.value is not None:
         return header.value.encode()
-    return None if header.value_base64 is None else _decoded(header.value_base64)
+    return None if header.value_base64 is None else _from_base64("headers", header.value_base64)
 
 
-def _decoded(text: str) -> bytes:
+def _from_base64(field: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"headers: not base64 ({error})") from error
+        raise ValueError(f"{field}: not base64 ({error})") from error

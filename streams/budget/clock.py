@@ -77,8 +77,7 @@ def next_deadline_ms(state: PartitionState) -> int | None:
 def schedule_all(state: PartitionState, task: Task) -> None:
     """Remember all that is due for a task that was built from what is stored."""
     for due in deadlines(task):
-        heapq.heappush(state.due, due)
-    state.next_due_ms = state.due[0][0]
+        state.schedule(*due)
 
 
 def deadlines(task: Task) -> Iterator[Due]:

@@ -51,13 +51,7 @@ def redecide(state: PartitionState, task: Task) -> None:
 
 def open_descendants(state: PartitionState, task: Task) -> Iterator[Task]:
     """Yield the open tasks below a task, in order of their ids."""
-    found: set[str] = set()
-    waiting = [task.task_id]
-    while waiting:
-        below = state.children.get(waiting.pop(), set())
-        found |= below
-        waiting += below
-    for child_id in sorted(found):
+    for child_id in sorted(state.descendants(task.task_id)):
         child = state.tasks[child_id]
         if not child.is_ended:
             yield child

@@ -36,8 +36,7 @@ def check_phase(task: Task | None, policy: Policy, phase: str, attempt: int | No
     """
     known = None if task is None else task.phases.get(phase)
     if known is None:
-        if not policy.lists(phase):
-            raise InvalidFieldError("data.phase", phase, f"one of {', '.join(policy.phases)}")
+        policy.check_listed("data.phase", phase)
         if task is not None and len(task.phases) >= PHASES_MAX:
             raise InvalidFieldError("data.phase", phase, f"at most {PHASES_MAX} phases of a task")
         return

@@ -4,12 +4,13 @@ Tokens and cost roll up, latency does not. Source: budget model, "Children".
 """
 
 from schemas.errors import InvalidFieldError
+from schemas.events import PARTITION_PREFIX
 from streams.budget.evaluate import raise_level
 from streams.budget.limits import COST, TOKENS
-from streams.budget.state import PartitionState, Task
+from streams.budget.state import POLICY_KEY, PartitionState, Task
 
 DEPTH_MAX = 64
-RESERVED = ("partition/", "policy/")
+RESERVED = (PARTITION_PREFIX, POLICY_KEY)
 
 
 def check_task_id(field: str, task_id: str) -> None:

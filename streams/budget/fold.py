@@ -46,7 +46,6 @@ from streams.budget.lifecycle import fold_task_ended, fold_task_started, open_ta
 from streams.budget.limits import Grant, check_multiplier
 from streams.budget.operators import (
     apply_grant,
-    check_explained,
     check_grant,
     check_reclassified,
     check_recovered,
@@ -99,7 +98,7 @@ def fold(
     try:
         match event:
             case PhaseUsage():
-                _fold_usage(state, event)
+                _fold_task_event(state, event)
             case Refusal():
                 _refuse(state, event.reason, event.detail, None)
             case AllGranted() | ModeSet() | PolicySet() | ClockTick():
@@ -124,28 +123,20 @@ def open_task_count(state: PartitionState) -> int:
     return state.open_tasks
 
 
-def _fold_usage(state: PartitionState, event: PhaseUsage) -> None:
-    """As `_fold_task_event`, in fewer steps: nearly all events pass here."""
-    subject = event.subject
-    task = state.tasks.awake.get(subject) or state.tasks.get(subject)
-    if task is None:
-        check_task_id("subject", subject)
-    mark = mark_of(event)
-    if task is not None and is_seen(task, event.source, mark):
-        return
-    state.event_id = event.id
-    remember_of_task(fold_usage(state, task, event), event.source, mark)
-
-
-def _fold_task_event(state: PartitionState, event: RareEvent) -> None:
-    task = state.tasks.get(event.subject)
+def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
+    # Nearly all tasks that an event names are awake: found without a call.
+    task = state.tasks.awake.get(event.subject) or state.tasks.get(event.subject)
     if task is None:
         check_task_id("subject", event.subject)
     mark = mark_of(event)
     if task is not None and is_seen(task, event.source, mark):
         return
     state.event_id = event.id
-    remember_of_task(_apply(state, task, event), event.source, mark)
+    if isinstance(event, PhaseUsage):
+        task = fold_usage(state, task, event)
+    else:
+        task = _apply(state, task, event)
+    remember_of_task(task, event.source, mark)
 
 
 def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:
@@ -176,7 +167,8 @@ def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:
             task = _touched(state, task, event)
             fold_reclassified(state, task, event)
         case TaskExplained():
-            check_explained(policy, event)
+            if event.data.phase is not None:
+                policy.check_listed("data.phase", event.data.phase)
             task = _touched(state, task, event)
             fold_explained(state, task, event)
         case JustificationReviewed():

@@ -201,9 +201,7 @@ def _new_task(state: PartitionState, task_id: str) -> Task:
 def _check_start(state: PartitionState, policy: Policy, event: TaskStarted) -> None:
     data = event.data
     for phase in data.planned_phases or ():
-        if not policy.lists(phase):
-            allowed = f"one of {', '.join(policy.phases)}"
-            raise InvalidFieldError("data.planned_phases", phase, allowed)
+        policy.check_listed("data.planned_phases", phase)
     if data.budget_multiplier is not None:
         check_multiplier("data.budget_multiplier", data.budget_multiplier, above=0)
     if data.parent_task_id is not None:

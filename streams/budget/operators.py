@@ -105,17 +105,6 @@ def fold_reclassified(state: PartitionState, task: Task, event: TaskReclassified
     emit_lifecycle(state, task, "reclassified", told)
 
 
-def check_explained(policy: Policy, event: TaskExplained) -> None:
-    """Refuse an explanation of a phase that the policy does not list.
-
-    Raises:
-        InvalidFieldError: names the phase.
-    """
-    phase = event.data.phase
-    if phase is not None and not policy.lists(phase):
-        raise InvalidFieldError("data.phase", phase, f"one of {', '.join(policy.phases)}")
-
-
 def fold_explained(state: PartitionState, task: Task, event: TaskExplained) -> None:
     """Keep the explanation that a review or block asked for."""
     data = event.data

@@ -110,6 +110,15 @@ class Policy(Struct, frozen=True):
         """Tell whether events may name this phase."""
         return phase in self.phases or (self.default_phase is not None and phase != TASK_SCOPE)
 
+    def check_listed(self, field: str, phase: str) -> None:
+        """Refuse a phase that events may not name.
+
+        Raises:
+            InvalidFieldError: names the field and the phase.
+        """
+        if not self.lists(phase):
+            raise InvalidFieldError(field, phase, f"one of {', '.join(self.phases)}")
+
     def base(self, phase: str) -> PhaseBase:
         """Return what a phase may use before multipliers.
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.errors import InvalidFieldError, Remedy, StoplossError
-from schemas.events import partition_subject
+from schemas.events import PARTITION_PREFIX, partition_subject
 from schemas.fields import ExecutionOutcome, Metric, Number, TaskOutcome
 from schemas.state import PartitionStateData, PhaseState, TaskStateData
 from streams.budget.amounts import folded, metered_milli
@@ -20,8 +20,8 @@ from streams.budget.clock import lay_down, schedule_all
 from streams.budget.ladder import LEVEL_OF, REVIEW, line
 from streams.budget.lifecycle import limits_of
 from streams.budget.limits import METRICS, Grant, NamedAmounts, TaskClass, by_metric
-from streams.budget.policy import InvalidPolicyError, Policy, policy_from_json
-from streams.budget.snapshot import HISTORICAL, PARTITION_KEY, SKEWED, TIMED
+from streams.budget.policy import InvalidPolicyError, Policy, builtin_policy, policy_from_json
+from streams.budget.snapshot import HISTORICAL, SKEWED, TIMED
 from streams.budget.state import (
     POLICY_KEY,
     Block,
@@ -67,7 +67,7 @@ class Restoring:
 
     def put(self, key: str, value: bytes | None) -> None:
         """Take one record; None forgets what came before under the same key."""
-        is_task = not key.startswith((POLICY_KEY, PARTITION_KEY))
+        is_task = not key.startswith((POLICY_KEY, PARTITION_PREFIX))
         records = self._tasks if is_task else self._others
         if value is None:
             records.pop(key, None)
@@ -84,11 +84,11 @@ class Restoring:
         state.tasks.wake = lambda task_id: wake(state, task_id)
         for key, value in self._others.items():
             if key.startswith(POLICY_KEY):
-                policy = _read_policy(self._partition, key, value)
+                policy = read_policy(self._partition, key, value)
                 state.known_policies[policy.hash] = policy
         is_owned = False
         for key, value in self._others.items():
-            if key.startswith(PARTITION_KEY):
+            if key.startswith(PARTITION_PREFIX):
                 own = _decoded(self._partition, key, value, _PARTITION)
                 _restore_partition(state, key, own)
                 is_owned = True
@@ -145,6 +145,15 @@ def restore_awake(
     return state
 
 
+def torn_in(partition: int, records: Iterable[tuple[str, bytes]]) -> TornStateError | None:
+    """Return what a restore from these records stops at, if it does."""
+    try:
+        restore_awake(partition, records, builtin_policy())
+    except TornStateError as torn:
+        return torn
+    return None
+
+
 def wake(state: PartitionState, task_id: str) -> Task:
     """Build a task that is asleep; all that is due for it is in the heap then.
 
@@ -199,7 +208,12 @@ def _decoded(
         raise TornStateError(partition, key, str(error)) from error
 
 
-def _read_policy(partition: int, key: str, value: bytes) -> Policy:
+def read_policy(partition: int, key: str, value: bytes) -> Policy:
+    """Return the policy in a record of `tasks`.
+
+    Raises:
+        TornStateError: there is none, or it is not whole.
+    """
     document = _decoded(partition, key, value, _POLICY).policy
     try:
         return policy_from_json(bytes(document), key)

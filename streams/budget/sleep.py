@@ -6,7 +6,7 @@ a change of mode speaks to each of them. A task's first deadline wakes it.
 
 from msgspec import Struct
 
-from streams.budget.clock import first_deadline_ms, lay_down
+from streams.budget.clock import lay_down
 from streams.budget.encode import ENCODER
 from streams.budget.ladder import REVIEW
 from streams.budget.restore import wake
@@ -49,9 +49,10 @@ class Sleep:
         for _ in range(min(AT_ONCE_MAX, len(self._drowsy))):
             task = state.tasks.awake.get(self._drowsy.pop())
             if task is not None and self._may_sleep(task):
-                packed = pack(ENCODER.encode({"data": task_state(task)}))
+                data = task_state(task)
+                assert data.due_ms is not None
                 del state.tasks[task.task_id]
-                lay_down(state, task.task_id, packed, first_deadline_ms(task))
+                lay_down(state, task.task_id, pack(ENCODER.encode({"data": data})), data.due_ms)
 
     def _look(self) -> None:
         awake, patience = self._state.tasks.awake, self._patience

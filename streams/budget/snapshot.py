@@ -36,7 +36,6 @@ from streams.budget.state import (
     Task,
 )
 
-PARTITION_KEY = "partition/"
 HISTORICAL, SKEWED, TIMED = 1, 2, 4  # bits of `ExecutionState.flags`
 
 

@@ -295,6 +295,18 @@ class PartitionState:
             task = self.tasks[task.parent_id]
             yield task
 
+    def root(self, task: Task) -> Task:
+        """Return the head of a task's family, by whose id its events are keyed."""
+        return [task, *self.ancestors(task)][-1]
+
+    def descendants(self, task_id: str) -> Iterator[str]:
+        """Yield the ids of all below a task, in no order; nobody is woken."""
+        waiting = [task_id]
+        while waiting:
+            below = self.children.get(waiting.pop(), set())
+            yield from below
+            waiting += below
+
     def limits_for(self, policy: Policy, task: TaskClass, named: tuple[str, ...] = ()) -> Limits:
         """Return the limits of a class, computed once for all of its tasks."""
         if named:

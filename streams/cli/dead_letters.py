@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from schemas.errors import InvalidFieldError
+from schemas.errors import InvalidFieldError, InvalidFileError
 from schemas.fields import NAME_LENGTH_MAX, TEXT_LENGTH_MAX
 from schemas.topics import EVENT_BYTES_MAX
 from streams.cli.exits import AnswerIsNoError
@@ -252,8 +252,8 @@ def _content(file: Path) -> bytes:
         with file.open("rb") as opened:
             content = opened.read(EVENT_BYTES_MAX + 1)
     except OSError as error:
-        allowed = f"a file that can be read ({error.strerror})"
-        raise InvalidFieldError("--file", str(file), allowed) from None
+        problem = error.strerror or str(error)
+        raise InvalidFileError("--file", file, "a file that can be read", problem) from None
     return content.strip()
 
 

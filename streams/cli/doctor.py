@@ -12,8 +12,7 @@ from schemas.fields import Mode
 from schemas.outputs import PolicyRef
 from schemas.state import TaskStateData
 from schemas.topics import BY_PARTITION, DAY_MS, Topic
-from streams.budget.policy import builtin_policy
-from streams.budget.restore import TornStateError, restore_awake
+from streams.budget.restore import torn_in
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
@@ -233,9 +232,8 @@ async def _torn_findings(
                 last.pop(key, None)
             else:
                 last[key] = record.value
-        try:
-            restore_awake(partition, last.items(), builtin_policy())
-        except TornStateError as torn:
+        torn = torn_in(partition, last.items())
+        if torn is not None:
             findings[partition] = Finding(
                 f"tasks, partition {partition}, key {torn.key}",
                 f"a ledger that restores stands still at it: {torn.reason}",

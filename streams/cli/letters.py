@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 
 from msgspec import Struct
 
-from schemas.decode import Headers, Refusal, is_binary_mode, original_bytes, structured
+from schemas.decode import Headers, Refusal, is_binary_mode, structured
 from schemas.envelope import Envelope, rfc3339
 from schemas.errors import InvalidFieldError
-from schemas.letters import original_headers
+from schemas.letters import original_bytes, original_headers
 from schemas.outputs import DeadLetter, DeadLetterDetail, DeadLetterHeader
 from schemas.topics import Topic
 from streams.cli.exits import AnswerIsNoError

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from schemas.envelope import Envelope
 from schemas.errors import UnavailableError
+from schemas.events import PARTITION_PREFIX
 from schemas.outputs import Breach, DeadLetter, Decision, Heartbeat
 from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
 from schemas.topics import BY_PARTITION, Topic
@@ -25,7 +26,6 @@ HEARTBEATS_LOOKED_AT = 20
 PATIENCE_S = 5.0
 RETRY_EVERY_S = 0.05
 POLICY_KEY = "policy/"
-PARTITION_KEY = "partition/"
 
 Answer = TypeVar("Answer")
 
@@ -74,7 +74,7 @@ class LedgerView:
         key, value = (record.key or b"").decode(errors="replace"), record.value
         self._unreadable.discard((partition, key))
         try:
-            if key.startswith(PARTITION_KEY):
+            if key.startswith(PARTITION_PREFIX):
                 if value is not None:
                     self.partitions[partition] = _PARTITION.decode(value).data
             elif key.startswith(POLICY_KEY):
@@ -212,7 +212,7 @@ class Log:
         beats = {}
         async for record in self.records(Topic.HEARTBEATS, 0, max(first, 0)):
             with contextlib.suppress(ValueError, msgspec.MsgspecError):
-                partition = int((record.key or b"").decode().removeprefix(PARTITION_KEY))
+                partition = int((record.key or b"").decode().removeprefix(PARTITION_PREFIX))
                 if record.value is not None:
                     data = _HEARTBEAT.decode(record.value).data
                     beats[partition] = Beat(record.timestamp, data)

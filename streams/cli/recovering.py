@@ -22,7 +22,7 @@ from schemas.events import PARTITION_PREFIX, TaskRecoveredData, partition_subjec
 from schemas.fields import RecoverAction
 from schemas.topics import Topic
 from streams.budget.policy import builtin_policy
-from streams.budget.restore import TornStateError, restore_awake
+from streams.budget.restore import torn_in
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.operating import (
     POLL_S,
@@ -40,8 +40,8 @@ from streams.kafka.ports import Record
 from streams.kafka.reader import start_client
 from streams.kafka.session import KafkaWriter
 from streams.kafka.settings import Settings
-from streams.verify.reading import OutputReader
-from streams.verify.rebuild import READ, OnProgress, Rebuild
+from streams.verify.reading import OnProgress, OutputReader
+from streams.verify.rebuild import READ, Rebuild
 from streams.verify.tasks_log import TasksLog
 
 # A ledger that stands still takes over every 5 s at the latest, and needs a moment for it.
@@ -163,21 +163,13 @@ async def _partition_of(log: Log, client: Any, key: str, partition: int | None) 
         await tasks.read()
         if key in tasks.last:
             holding.append(each)
-        if _stopped_by(tasks, each) == key:
+        torn = torn_in(each, tasks.last.items())
+        if torn is not None and torn.key == key:
             stopped.append(each)
     for found in (stopped, holding):
         if len(found) == 1:
             return found[0]
     raise UnknownKeyError(key, holding)
-
-
-def _stopped_by(tasks: TasksLog, partition: int) -> str | None:
-    """Return the key that a restore of the partition stops at."""
-    try:
-        restore_awake(partition, tasks.last.items(), builtin_policy())
-    except TornStateError as torn:
-        return torn.key
-    return None
 
 
 def _audit(log: Log, rebuild: Rebuild, key: str, partition: int, data: TaskRecoveredData) -> Record:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from itertools import chain
 from typing import Any, Protocol, cast
 
 import aiokafka.errors
@@ -96,11 +95,7 @@ async def discard(producer: Producer) -> None:
     first, then what waits fails, then the sender ends.
     """
     ours = cast("Any", producer)
-    waiting = ours._message_accumulator  # noqa: SLF001 - see above
-    waiting.fail_all(aiokafka.errors.ProducerClosed())
-    for batch in (*chain.from_iterable(waiting._batches.values()), *waiting._pending_batches):  # noqa: SLF001 - see below
-        # Nobody waits for it to leave; asyncio would write its error to stderr when it is forgotten.
-        batch._drain_waiter.exception()  # noqa: SLF001 - see above
+    ours._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())  # noqa: SLF001 - see above
     sender = ours._sender.sender_task  # noqa: SLF001 - see above
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_WITHIN_S):

@@ -9,7 +9,7 @@ tasks that began after it, with their whole families: see `since`. Where `tasks`
 far the ledger had come, the latest input that any other record names does.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -17,14 +17,14 @@ import msgspec
 from schemas.decode import decode_event
 from schemas.envelope import Envelope
 from schemas.errors import StoplossError, UnavailableError
-from schemas.events import partition_subject
-from schemas.outputs import Heartbeat, Lifecycle
+from schemas.events import PARTITION_PREFIX, partition_subject
+from schemas.outputs import Heartbeat
 from schemas.topics import Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder
 from streams.budget.fold import fold
 from streams.budget.policy import Policy
-from streams.budget.snapshot import PARTITION_KEY, drain_changes, task_state
+from streams.budget.snapshot import drain_changes, task_state
 from streams.budget.state import POLICY_KEY, PartitionState, Task, new_partition
 from streams.kafka.errors import OffsetGoneError
 from streams.kafka.ports import RawRecord
@@ -33,17 +33,14 @@ from streams.kafka.reader import KafkaReader
 from streams.kafka.settings import Settings
 from streams.verify.compare import found
 from streams.verify.difference import first_difference
-from streams.verify.reading import OutputReader, patiently
-from streams.verify.refold import OUTPUTS, forget_changes
+from streams.verify.reading import OUTPUTS, OnProgress, OutputReader, patiently
+from streams.verify.refold import forget_changes
 from streams.verify.since import Families, Past, known_part, state_at
 from streams.verify.tasks_log import TasksLog
 
 READ = (Topic.EVENTS, Topic.TASKS, *OUTPUTS, Topic.HEARTBEATS)
 
-OnProgress = Callable[[int, int], None]
-
 _HEARTBEAT = msgspec.json.Decoder(Envelope[Heartbeat])
-_LIFECYCLE = msgspec.json.Decoder(Envelope[Lifecycle])
 
 
 class NotRebuildableError(StoplossError):
@@ -76,7 +73,7 @@ class Rebuild:
         on_progress: OnProgress | None = None,
     ) -> None:
         self._client, self._settings, self._partition = client, settings, partition
-        self._default_policy, self._on_progress = default_policy, on_progress
+        self._on_progress = on_progress
         self._key, self._own_key = key, partition_subject(partition)
         self._events = KafkaReader(client, settings.topic(Topic.EVENTS), partition)
         self._encoder = EffectEncoder(partition, settings.topic(Topic.EVENTS), fits)
@@ -157,7 +154,7 @@ class Rebuild:
 
     def root_id(self, task: Task) -> str:
         """Return the root of a task's family, which its events are keyed by."""
-        return [task, *self._state.ancestors(task)][-1].task_id
+        return self._state.root(task).task_id
 
     def is_caused(self) -> bool:
         """Whether the events give a record of this key at all.
@@ -256,7 +253,7 @@ class Rebuild:
         return [
             key
             for key in self.stored.last
-            if key.startswith(PARTITION_KEY) and key != self._own_key
+            if key.startswith(PARTITION_PREFIX) and key != self._own_key
         ]
 
     def _referred(self) -> list[str]:
@@ -278,7 +275,7 @@ class Rebuild:
         """
         if key.startswith(POLICY_KEY):
             return self._rebuilt_policy(key)
-        if key.startswith(PARTITION_KEY):
+        if key.startswith(PARTITION_PREFIX):
             if key != self._own_key or not self._state.next_offset:
                 return None  # another partition's, or the ledger has folded nothing here yet
             own = drain_changes(self._state)[-1]

@@ -9,13 +9,13 @@ Where retention has removed the first inputs, it begins at a checkpoint: see `si
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from schemas.decode import Refusal, decode_event
 from schemas.errors import UnavailableError
 from schemas.events import partition_subject
-from schemas.topics import DAY_MS, SPECS, Topic
+from schemas.topics import Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
 from streams.budget.fold import fold
@@ -28,7 +28,14 @@ from streams.kafka.producers import fits
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
 from streams.verify.compare import Expected, Found, Merge, found
-from streams.verify.reading import OutputReader, patiently
+from streams.verify.reading import (
+    COMPACTION_LAG_MS,
+    OUTPUTS,
+    READ,
+    OnProgress,
+    OutputReader,
+    patiently,
+)
 from streams.verify.result import Difference, PartitionReport, VerifyResult
 from streams.verify.since import (
     Families,
@@ -40,19 +47,6 @@ from streams.verify.since import (
     state_at,
 )
 from streams.verify.stored import StoredState
-
-OUTPUTS = (
-    Topic.DECISIONS,
-    Topic.BREACHES,
-    Topic.EXECUTIONS,
-    Topic.LIFECYCLE,
-    Topic.DEAD_LETTERS,
-)
-READ = (Topic.EVENTS, Topic.TASKS, *OUTPUTS)
-COMPACTION_LAG_MS = int(SPECS[Topic.DECISIONS].config["min.compaction.lag.ms"])
-assert COMPACTION_LAG_MS >= DAY_MS
-
-OnProgress = Callable[[int, int], None]
 
 
 async def verify(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from schemas.topics import SPECS, Topic
+from schemas.topics import Topic
 from streams.kafka.ports import RawRecord
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
@@ -21,20 +21,16 @@ from streams.verify.independent.judge import Judge
 from streams.verify.independent.records import Checkpoint, Input, Output, Records
 from streams.verify.independent.records import Difference as Found
 from streams.verify.independent.wire import epoch_ms, loads
-from streams.verify.reading import OutputReader, patiently
+from streams.verify.reading import (
+    COMPACTION_LAG_MS,
+    OUTPUTS,
+    READ,
+    OnProgress,
+    OutputReader,
+    patiently,
+)
 from streams.verify.result import IndependentDifference, IndependentReport, IndependentResult
 
-OUTPUTS = (
-    Topic.DECISIONS,
-    Topic.BREACHES,
-    Topic.EXECUTIONS,
-    Topic.LIFECYCLE,
-    Topic.DEAD_LETTERS,
-)
-READ = (Topic.EVENTS, Topic.TASKS, *OUTPUTS)
-COMPACTION_LAG_MS = int(SPECS[Topic.DECISIONS].config["min.compaction.lag.ms"])
-
-OnProgress = Callable[[int, int], None]
 Answer = TypeVar("Answer")
 
 

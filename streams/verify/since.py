@@ -179,14 +179,9 @@ class Families:
 
 
 def _family(state: PartitionState, task: Task) -> Iterator[str]:
-    root = task.task_id
-    for above in state.ancestors(task):
-        root = above.task_id
-    waiting = [root]
-    while waiting:
-        one = waiting.pop()
-        yield one
-        waiting += state.children.get(one, ())
+    root_id = state.root(task).task_id
+    yield root_id
+    yield from state.descendants(root_id)
 
 
 class Since:

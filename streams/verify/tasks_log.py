@@ -4,12 +4,14 @@ A record that the ledger wrote is known by its id, `{partition}-{offset}-{index}
 own by saying the same in `next_offset`; so what somebody else wrote does not lead astray.
 """
 
+import contextlib
+
 import msgspec
 from msgspec import Struct
 
 from schemas.events import partition_subject
 from schemas.state import PartitionStateData
-from streams.budget.policy import InvalidPolicyError, policy_from_json
+from streams.budget.restore import TornStateError, read_policy
 from streams.budget.state import POLICY_KEY
 from streams.verify.compare import found
 from streams.verify.reading import OutputReader
@@ -19,16 +21,7 @@ class _Own(Struct):
     data: PartitionStateData
 
 
-class _PolicyData(Struct):
-    policy: msgspec.Raw
-
-
-class _Policy(Struct):
-    data: _PolicyData
-
-
 _OWN = msgspec.json.Decoder(_Own)
-_POLICY = msgspec.json.Decoder(_Policy)
 
 
 class TasksLog:
@@ -70,8 +63,11 @@ class TasksLog:
         place = found(self._partition, None, value).place
         if place is not None:
             self.folded_at_least = max(self.folded_at_least, place[0] + 1)
-        if key.startswith(POLICY_KEY) and is_policy(value, key.removeprefix(POLICY_KEY)):
-            self.policies[key.removeprefix(POLICY_KEY)] = value
+        if key.startswith(POLICY_KEY):
+            with contextlib.suppress(TornStateError):
+                policy_hash = read_policy(self._partition, key, value).hash
+                if policy_hash == key.removeprefix(POLICY_KEY):
+                    self.policies[policy_hash] = value
         if key == self._own_key and place is not None:
             try:
                 data = _OWN.decode(value).data
@@ -79,12 +75,3 @@ class TasksLog:
                 return
             if (data.partition, data.next_offset) == (self._partition, place[0] + 1):
                 self.own_record, self.next_offset = value, data.next_offset
-
-
-def is_policy(value: bytes, policy_hash: str) -> bool:
-    """Whether a record of `tasks` holds the policy whose content has this hash."""
-    try:
-        document = bytes(_POLICY.decode(value).data.policy)
-        return policy_from_json(document, POLICY_KEY).hash == policy_hash
-    except (msgspec.MsgspecError, InvalidPolicyError, RecursionError):
-        return False

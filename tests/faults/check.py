@@ -4,7 +4,6 @@ The sums are the simplest thing that can be said: every model call that was sent
 once, in the state of its task, or, where the task is forgotten by now, in its executions.
 """
 
-import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +15,7 @@ from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings
 from streams.verify.reading import OutputReader
 from tests.faults.load import BUCKETS, Expected, bucket
-from tests.integration.shell import start
+from tests.integration.shell import stoploss
 
 VERIFY_WITHIN_S = 1_800.0
 READ = (Topic.TASKS, Topic.EXECUTIONS, Topic.DEAD_LETTERS)
@@ -143,35 +142,18 @@ def differences(expected: Expected, emitted: int, counted: Counted) -> list[str]
 
 
 async def judge(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Ask `stoploss verify`, and the independent checker where there is one.
+    """Ask both judges.
 
     Returns:
         What each said, and what was wrong.
     """
-    commands: dict[str, tuple[str, ...]] = {"verify": ("verify",)}
-    code, out, _ = await _run(("verify", "--help"), env)
-    if code == 0 and "--independent" in out:
-        commands["verify --independent"] = ("verify", "--independent")
     said: dict[str, str] = {}
     wrong: list[str] = []
-    for name, command in commands.items():
-        code, out, err = await _run(command, env)
-        said[name] = f"exit {code}"
-        if code:
-            wrong.append(f"{name} ended with {code}: {err.strip() or out.strip()}")
-    if "verify --independent" not in said:
-        said["verify --independent"] = "not there yet"
+    for command in ("verify", "verify --independent"):
+        ran = await stoploss(
+            *command.split(), env={**env, "COLUMNS": "200"}, within_s=VERIFY_WITHIN_S
+        )
+        said[command] = f"exit {ran.code}"
+        if ran.code:
+            wrong.append(f"{command} ended with {ran.code}: {ran.err.strip() or ran.out.strip()}")
     return said, wrong
-
-
-async def _run(command: tuple[str, ...], env: Mapping[str, str]) -> tuple[int, str, str]:
-    process = await start(*command, env={**env, "COLUMNS": "200"})
-    try:
-        async with asyncio.timeout(VERIFY_WITHIN_S):
-            out, err = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()

@@ -22,7 +22,7 @@ from tests.faults.arena import (
 from tests.faults.ledgers import Ledger
 from tests.faults.operators import set_policy
 from tests.faults.proxy import Fault
-from tests.integration.shell import start
+from tests.integration.shell import stoploss
 
 log = logging.getLogger("faults")
 
@@ -91,18 +91,11 @@ async def _change_mode(arena: Arena, more: Mapping[str, str]) -> tuple[int, str]
     mode = arena.random.choice(("observe", "partial", "enforce"))
     within_s = f"{OPERATED_WITHIN_S:.0f}"
     command = ("mode", mode, "--reason", "faults", "--by", "ada", "--timeout", within_s)
-    process = await start(*command, env={**arena.environ(CLIENTS), **more})
-    try:
-        async with asyncio.timeout(2 * OPERATED_WITHIN_S):
-            _, err = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode is not None
-    if process.returncode > 0:
-        log.info("mode %s: %s", mode, err.decode().strip())
-    return process.returncode, err.decode()
+    env = {**arena.environ(CLIENTS), **more}
+    ran = await stoploss(*command, env=env, within_s=2 * OPERATED_WITHIN_S)
+    if ran.code > 0:
+        log.info("mode %s: %s", mode, ran.err.strip())
+    return ran.code, ran.err
 
 
 async def zombie(arena: Arena) -> bool:

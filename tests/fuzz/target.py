@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.decode import Refusal, decode_event, original_bytes
+from schemas.decode import Refusal, decode_event
 from schemas.encode import encode_event
 from schemas.errors import InvalidFieldError
+from schemas.letters import original_bytes
 from schemas.outputs import DeadLetter
 from schemas.topics import Topic
 from streams.budget.effects import Refused

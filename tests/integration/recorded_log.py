@@ -13,8 +13,8 @@ from aiokafka.structs import TopicPartition
 from schemas.envelope import rfc3339
 from schemas.topics import Topic
 from streams.budget.policy import policy_from_toml, policy_json
-from streams.kafka.settings import Settings
-from streams.verify.refold import READ
+from streams.kafka.settings import Settings, load_settings
+from streams.verify.reading import READ
 from tests.integration.kafka_world import World, eventually, make_world
 
 PARTITIONS = 2
@@ -65,6 +65,13 @@ class Log:
     def of(self, topic: Topic) -> list[Raw]:
         """Return the records of a topic."""
         return [record for record in self.records if record.topic is topic]
+
+
+def settings_of(bootstrap_servers: str, prefix: str) -> Settings:
+    """Where a log of this prefix stands."""
+    return load_settings(
+        {}, bootstrap_servers=bootstrap_servers, topic_prefix=prefix, partitions=PARTITIONS
+    )
 
 
 async def record_log(bootstrap_servers: str, prefix: str) -> Log:

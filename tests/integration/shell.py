@@ -61,11 +61,13 @@ async def start(
     )
 
 
-async def stoploss(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Ran:
+async def stoploss(
+    *arguments: str, env: Mapping[str, str], cwd: Path | None = None, within_s: float = WITHIN_S
+) -> Ran:
     """Run a command to its end."""
     process = await start(*arguments, env=env, cwd=cwd)
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(within_s):
             out, err = await process.communicate()
     except BaseException:
         process.kill()

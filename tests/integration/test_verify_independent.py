@@ -1,7 +1,6 @@
 """The second judge reads what a real ledger has written, and finds planted damage."""
 
 import asyncio
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import msgspec
 import pytest
 
 from schemas.topics import Topic
-from streams.kafka.settings import Settings, load_settings
+from streams.kafka.settings import Settings
 from streams.verify.result import IndependentResult
 from streams.verify.second import judge
 from tests.integration.kafka_world import make_world
@@ -18,30 +17,14 @@ from tests.integration.recorded_log import (
     Log,
     Raw,
     copy_log,
-    record_log,
     remove_first_events,
+    settings_of,
 )
 from tests.integration.shell import environ, stoploss
 
 pytestmark = pytest.mark.integration
 
 Change = Callable[[list[Raw]], Iterable[Raw]]
-
-
-@pytest.fixture(scope="module")
-def log(bootstrap_servers: str) -> Log:
-    return asyncio.run(record_log(bootstrap_servers, f"t-{uuid.uuid4().hex[:8]}."))
-
-
-def settings_of(bootstrap_servers: str, prefix: str) -> Settings:
-    return load_settings(
-        {}, bootstrap_servers=bootstrap_servers, topic_prefix=prefix, partitions=PARTITIONS
-    )
-
-
-@pytest.fixture
-def settings(bootstrap_servers: str, topic_prefix: str) -> Settings:
-    return settings_of(bootstrap_servers, topic_prefix)
 
 
 def differences(result: IndependentResult) -> list[str]:

@@ -25,16 +25,10 @@ from streams.verify.difference import first_difference, shown
 from streams.verify.independent.judge import first_difference as first_independent_difference
 from streams.verify.independent.records import Records
 from streams.verify.independent.wire import loads
+from streams.verify.reading import OUTPUTS
 from streams.verify.result import Difference
 
-JUDGED = (
-    Topic.TASKS,
-    Topic.DECISIONS,
-    Topic.BREACHES,
-    Topic.EXECUTIONS,
-    Topic.LIFECYCLE,
-    Topic.DEAD_LETTERS,
-)
+JUDGED = (Topic.TASKS, *OUTPUTS)
 
 
 class WrittenLog(Protocol):

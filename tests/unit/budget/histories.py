@@ -55,6 +55,20 @@ POLICY = policy_from_toml(
     "small.toml",
 )
 OTHER = policy_from_toml('version = "other"', "other.toml")
+OPEN_LIST = policy_from_toml(
+    """
+    version = "open"
+    [phases.THINK]
+    tokens = 1000
+    latency_ms = 1000
+    weight = 1
+    [phases.default]
+    tokens = 100
+    latency_ms = 60000
+    weight = 1
+    """,
+    "open.toml",
+)
 TASKS = ("T0", "T1", "T2", "T3")
 PHASES = ("A", "B", "C", "X", "Y")
 

@@ -255,3 +255,10 @@ def test_a_start_that_names_another_parent_later_changes_nothing() -> None:
     """)
     assert world.lifecycles("CHILD")[-1].parent_task_id == "ROOT"
     assert "OTHER" not in world.state.tasks
+
+
+def test_a_family_has_one_root_and_all_others_are_below_it() -> None:
+    state = story("start A\nstart B parent=A\nstart C parent=B\nstart D parent=A").state
+    assert [state.root(state.tasks[one]).task_id for one in "ABCD"] == ["A", "A", "A", "A"]
+    assert sorted(state.descendants("A")) == ["B", "C", "D"]
+    assert list(state.descendants("C")) == []

@@ -9,24 +9,9 @@ from streams.budget import operators
 from streams.budget.amounts import AMOUNT_MAX
 from streams.budget.executions import task_class
 from streams.budget.limits import compute_limits, limits_in
-from streams.budget.policy import policy_from_toml
+from tests.unit.budget.histories import OPEN_LIST
 from tests.unit.budget.story import all_said, story
 from tests.unit.budget.world import START_MS, World, record
-
-OPEN_LIST = policy_from_toml(
-    """
-    version = "open"
-    [phases.THINK]
-    tokens = 1000
-    latency_ms = 1000
-    weight = 1
-    [phases.default]
-    tokens = 100
-    latency_ms = 60000
-    weight = 1
-    """,
-    "open.toml",
-)
 
 
 def test_a_grant_takes_the_verdict_back_and_forgets_no_usage() -> None:

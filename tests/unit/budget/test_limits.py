@@ -12,6 +12,7 @@ from schemas.topics import Topic
 from streams.budget import executions, state
 from streams.budget.limits import TaskClass, check_multiplier, compute_limits, phase_limit
 from streams.budget.policy import Policy, builtin_policy, policy_from_toml
+from tests.unit.budget.histories import OPEN_LIST
 from tests.unit.budget.story import all_said, story
 from tests.unit.budget.world import START_MS, World, record
 
@@ -32,20 +33,6 @@ PRICED = policy_from_toml(
     refactoring = 2.5
     """,
     "priced.toml",
-)
-OPEN_LIST = policy_from_toml(
-    """
-    version = "open"
-    [phases.THINK]
-    tokens = 1000
-    latency_ms = 1000
-    weight = 1
-    [phases.default]
-    tokens = 100
-    latency_ms = 60000
-    weight = 1
-    """,
-    "open.toml",
 )
 
 

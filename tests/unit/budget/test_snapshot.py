@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import Remedy
 from streams.budget.policy import policy_from_toml
-from streams.budget.restore import TornStateError, restore, restore_awake
+from streams.budget.restore import TornStateError, restore, restore_awake, torn_in
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
 from tests.unit.budget.story import story
@@ -239,3 +239,12 @@ def test_the_record_of_another_partition_is_named() -> None:
         TornStateError, match="key partition/3: another partition's partition/9 stands beside it"
     ):
         restored(world)
+
+
+def test_what_a_restore_stops_at_is_told_and_nothing_where_all_is_sound() -> None:
+    world = story("start TASK-1")
+    assert torn_in(PARTITION, world.records.items()) is None
+    world.records["TASK-1"] = b"{"
+    torn = torn_in(PARTITION, world.records.items())
+    assert torn is not None
+    assert torn.key == "TASK-1"

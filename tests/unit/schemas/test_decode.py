@@ -1,6 +1,5 @@
 """What a record of `events` is refused for: the field, what stood there, what is allowed."""
 
-import base64
 from typing import Any
 
 import msgspec
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.decode import Headers, Refusal, decode_event, original_bytes
+from schemas.decode import Headers, Refusal, decode_event
 from schemas.events import EVENT_TYPES, ClockTick, PhaseUsage, TaskEnded, TaskStarted
 from schemas.outputs import DeadLetterDetail
 from schemas.topics import EVENT_BYTES_MAX
@@ -567,9 +566,3 @@ def test_no_depth_makes_it_raise(depth: int, opening: bytes) -> None:
 )
 def test_no_headers_make_it_raise(value: bytes | None, given_headers: Headers) -> None:
     whatever(value, given_headers)
-
-
-def test_the_original_of_a_dead_letter_is_given_back_as_bytes() -> None:
-    assert original_bytes(base64.b64encode(b"\xff{").decode()) == b"\xff{"
-    with pytest.raises(ValueError, match="original: not base64"):
-        original_bytes("%")

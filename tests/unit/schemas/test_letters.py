@@ -1,12 +1,14 @@
 """The headers of a refused record are kept whole, whatever bytes they are."""
 
+import base64
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.decode import is_binary_mode, structured
-from schemas.letters import kept_header, original_headers
+from schemas.letters import kept_header, original_bytes, original_headers
 from schemas.outputs import DeadLetterHeader
 
 NOT_UTF_8 = b"\xffname\xc3"
@@ -61,3 +63,9 @@ def test_an_event_of_the_binary_mode_can_be_seen_in_one_piece() -> None:
     assert not is_binary_mode([("other", b"x")])
     event = structured(b'{"outcome": "failed"}', headers)
     assert event == b'{"type":"stoploss.task.ended","id":"e-1","data":{"outcome": "failed"}}'
+
+
+def test_the_original_of_a_dead_letter_is_given_back_as_bytes() -> None:
+    assert original_bytes(base64.b64encode(b"\xff{").decode()) == b"\xff{"
+    with pytest.raises(ValueError, match="original: not base64"):
+        original_bytes("%")

@@ -17,8 +17,11 @@ from streams.budget.policy import Policy, builtin_policy, policy_json
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import new_partition
 from streams.verify.independent.records import Output, Records
+from streams.verify.reading import OUTPUTS
 from tests.unit.budget.histories import OTHER, POLICY
 from tests.unit.budget.world import OWN_SUBJECT, PARTITION, START_MS, Cause, record
+
+WRITTEN = [topic.value for topic in (Topic.TASKS, *OUTPUTS)]
 
 Inputs = Sequence[tuple[bytes, int]]  # value and append time
 TASKS, PHASES = ("T0", "T1", "T2", "T3"), ("A", "B", "C", "X", "Y")
@@ -62,19 +65,7 @@ def folded(inputs: Inputs, *, partition: int = PARTITION, policy: Policy | None 
         write((one, encoder.encode(one, state.clock_ms, cause, traceparent)) for one in effects)
         write((one, encoder.encode(one, state.clock_ms)) for one in drain_changes(state))
     events = [(offset, at_ms, None, value, ()) for offset, (value, at_ms) in enumerate(inputs)]
-    return Records(partition, events, {name: outputs[name] for name in _topics()})
-
-
-def _topics() -> list[str]:
-    topics = (
-        Topic.TASKS,
-        Topic.DECISIONS,
-        Topic.BREACHES,
-        Topic.EXECUTIONS,
-        Topic.LIFECYCLE,
-        Topic.DEAD_LETTERS,
-    )
-    return [topic.value for topic in topics]
+    return Records(partition, events, {name: outputs[name] for name in WRITTEN})
 
 
 def random_inputs(
