@@ -37,6 +37,12 @@ KILLED_AFTER_S = 10.0
 COUNTED_WITHIN_S = 120.0
 ADOPTED_WITHIN_S = 120.0
 POLL_S = 0.1
+TRANSITIONS = (
+    "transition_p50_us",
+    "transition_p95_us",
+    "transition_p99_us",
+    "transition_p999_us",
+)
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -54,6 +60,7 @@ class Added(msgspec.Struct, frozen=True):
     transition_p50_us: float
     transition_p95_us: float
     transition_p99_us: float
+    transition_p999_us: float
     task_time_percent: float
     cpu_s_per_1000_reports: float
 
@@ -203,9 +210,10 @@ def added(without: Enforced, with_client: Enforced) -> Added:
     """Return what the client adds."""
     cpu_s = with_client.cpu_s / with_client.reports - without.cpu_s / without.reports
     return Added(
-        transition_p50_us=round(with_client.transition_p50_us - without.transition_p50_us, 2),
-        transition_p95_us=round(with_client.transition_p95_us - without.transition_p95_us, 2),
-        transition_p99_us=round(with_client.transition_p99_us - without.transition_p99_us, 2),
+        **{
+            name: round(getattr(with_client, name) - getattr(without, name), 2)
+            for name in TRANSITIONS
+        },
         task_time_percent=round((with_client.stretch / without.stretch - 1) * 100, 3),
         cpu_s_per_1000_reports=round(cpu_s * 1_000, 3),
     )
@@ -246,11 +254,10 @@ def _show(
     came: Arrived,
     kills: list[Killed],
 ) -> None:
-    names = ("transition_p50_us", "transition_p95_us", "transition_p99_us")
     table(
         ("", "without", "with", "difference"),
         [
-            *((n, getattr(without, n), getattr(with_client, n), getattr(difference, n)) for n in names),
+            *((n, getattr(without, n), getattr(with_client, n), getattr(difference, n)) for n in TRANSITIONS),
             ("task p50 s", without.task_p50_s, with_client.task_p50_s, ""),
             ("task time ÷ calls", without.stretch, with_client.stretch, f"{difference.task_time_percent} %"),
             ("queued, at most", "", with_client.queued_max, ""),

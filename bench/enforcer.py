@@ -47,6 +47,7 @@ class Enforced(msgspec.Struct):
     transition_p50_us: float
     transition_p95_us: float
     transition_p99_us: float
+    transition_p999_us: float
     task_p50_s: float
     stretch: float
     cpu_s: float
@@ -231,16 +232,17 @@ def enforce(seconds: float, tasks: int, emitter: Emitter | None, client: Client)
     drained_s = time.perf_counter() - began_s
     took_s = sorted(itertools.chain.from_iterable(slot.tasks_s for slot in slots))
     transitions_ns = list(itertools.chain.from_iterable(slot.transitions_ns for slot in slots))
-    cuts = statistics.quantiles(transitions_ns, n=100, method="inclusive")
+    cuts = statistics.quantiles(transitions_ns, n=1000, method="inclusive")
     stats = None if emitter is None else emitter.stats
     return Enforced(
         client=emitter is not None,
         tasks=len(took_s),
         reports=sum(slot.said for slot in slots),
         transitions=len(transitions_ns),
-        transition_p50_us=round(cuts[49] / 1_000, 2),
-        transition_p95_us=round(cuts[94] / 1_000, 2),
-        transition_p99_us=round(cuts[98] / 1_000, 2),
+        transition_p50_us=round(cuts[499] / 1_000, 2),
+        transition_p95_us=round(cuts[949] / 1_000, 2),
+        transition_p99_us=round(cuts[989] / 1_000, 2),
+        transition_p999_us=round(cuts[998] / 1_000, 2),
         task_p50_s=round(statistics.median(took_s), 4),
         stretch=round(sum(took_s) / sum(slot.pretended_s for slot in slots), 5),
         cpu_s=round(cpu.user + cpu.system, 2),

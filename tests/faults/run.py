@@ -4,12 +4,11 @@ import asyncio
 import logging
 import os
 import random
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.machine import commit
 from streams.kafka import failpoints
 from tests.faults import check
 from tests.faults.arena import CALM, CLIENTS, POLICIES, SESSION_MS, Arena, arena
@@ -195,13 +194,3 @@ async def _quiet(place: Arena) -> list[str]:
     if not await place.quiesce(QUIET_WITHIN_S):
         wrong.append(f"not all is consumed after {QUIET_WITHIN_S:.0f} s: {place.ledgers.alive}")
     return wrong + await place.ledgers.end()
-
-
-def commit() -> str:
-    """Return the commit that runs, with a mark where files differ from it."""
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    command = [git, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    return ran.stdout.strip() or "unknown"
