@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
         ) as results:
             for one in results:
                 result.add(one)
+                for failure in one.failures:  # an hour may still be to go
+                    _say(f"{failure.command} (case {failure.case}): {failure.error}")
                 if time.monotonic() - told_s > TOLD_EVERY_S:
                     told_s = time.monotonic()
                     _say(_line(result, asked.cases, told_s - started_s))
