@@ -61,28 +61,41 @@ def _less(field: str, most: float) -> Callable[[Lines], Seen | None]:
     return seen
 
 
-def _latency(rate: int, p50_ms: float, p99_ms: float) -> Callable[[Lines], Seen | None]:
-    def seen(lines: Lines) -> Seen | None:
-        for line in lines:
-            if line.get("events_per_s") == rate and "p50_ms" in line:
-                sent = (
-                    "" if line["sent_per_s"] >= rate * 0.99 else f" (sent: {line['sent_per_s']:,})"
-                )
-                is_met = not sent and line["p50_ms"] <= p50_ms and line["p99_ms"] <= p99_ms
-                return Seen(f"{line['p50_ms']} / {line['p99_ms']}{sent}", is_met)
+def _latencies(lines: Lines) -> dict[int, Line]:
+    """Return the ledger's, by rate."""
+    return {line["events_per_s"]: line for line in lines if line.get("system") == "ledger"}
+
+
+def _sent(line: Line) -> str:
+    """Say so where the sender did not reach its rate; empty where it did."""
+    missed = line["sent_per_s"] < line["events_per_s"] * 0.99
+    return f" (sent: {line['sent_per_s']:,})" if missed else ""
+
+
+def _latency(lines: Lines) -> Seen | None:
+    calm = _latencies(lines).get(2_000)
+    if calm is None:
         return None
+    is_met = not _sent(calm) and calm["p50_ms"] <= 4 and calm["p99_ms"] <= 15
+    return Seen(f"{calm['p50_ms']} / {calm['p99_ms']}{_sent(calm)}", is_met)
 
-    return seen
+
+def _sooner(lines: Lines) -> Seen | None:
+    """4 / 15 ms where Kafka Streams had 13 / 58: the same, whatever the machine."""
+    calm, peer = _latencies(lines).get(2_000), _system(lines, STREAMS)
+    if calm is None or peer is None:
+        return None
+    p50, p99 = calm["p50_ms"] / peer["p50_ms"], calm["p99_ms"] / peer["p99_ms"]
+    return Seen(f"{p50:.2f} / {p99:.2f}", p50 <= 0.31 and p99 <= 0.26)
 
 
-def _latency_under_load(lines: Lines) -> Seen | None:
-    by_rate = {line["events_per_s"]: line for line in lines if "p50_ms" in line}
+def _under_load(lines: Lines) -> Seen | None:
+    by_rate = _latencies(lines)
     if not {2_000, 50_000} <= by_rate.keys():
         return None
     calm, busy = by_rate[2_000], by_rate[50_000]
     p50, p99 = busy["p50_ms"] / calm["p50_ms"], busy["p99_ms"] / calm["p99_ms"]
-    sent = f" (sent: {busy['sent_per_s']:,})" if busy["sent_per_s"] < 49_500 else ""
-    return Seen(f"{p50:.1f}× / {p99:.1f}×{sent}", not sent and max(p50, p99) <= 4)
+    return Seen(f"{p50:.1f}× / {p99:.1f}×{_sent(busy)}", not _sent(busy) and max(p50, p99) <= 4)
 
 
 def _crowd(lines: Lines) -> Seen | None:
@@ -170,8 +183,9 @@ GOALS = (
         _less("cpu_s_per_million", 1.0),
     ),
     Goal("throughput", "peak memory in MB, of Kafka Streams'", "≤ half", _less("peak_mb", 0.5)),
-    Goal("latency", "event → decision at 2,000/s, p50 / p99 ms", "≤ 4 / ≤ 15", _latency(2_000, 4, 15)),
-    Goal("latency", "the same at 50,000/s", "≤ 4×", _latency_under_load),
+    Goal("latency", "event → decision at 2,000/s, p50 / p99 ms", "≤ 4 / ≤ 15", _latency),
+    Goal("latency", "the same, of Kafka Streams' that commits every 10 ms", "≤ 0.31 / ≤ 0.26", _sooner),
+    Goal("latency", "the same at 50,000/s, of that at 2,000/s", "≤ 4×", _under_load),
     Goal("crowd", "throughput with 1,000,000 open tasks ÷ with 1,000", "≥ 0.8", _crowd),
     Goal("restore", "restart with 1,000,000 open tasks, and memory of each", "≤ 60 s, ≤ 4 KB", _restore),
     Goal("gap", "nobody decides after kill -9, 100,000 open tasks", "p99 ≤ 10 s", _gap),

@@ -1,14 +1,16 @@
 """Event → decision: from the producer's send until a read_committed consumer has the decision.
 
-    python -m bench.latency [--rates 2000 10000 50000] [--seconds 30]
+    python -m bench.latency [--rates 2000 10000 50000] [--seconds 30] [--systems …]
 
-Each rate has a broker and a ledger of its own. The sender says what it has reached: where that is
-less than what was asked for, the figure is of that load.
+Each run has a broker of its own. The sender says what it has reached: where that is less than what
+was asked for, the figure is of that load. Kafka Streams commits every 10 ms here, at the lowest rate
+only: what it decides is not visible before.
 """
 
 import argparse
 import asyncio
 import statistics
+import sys
 import time
 from array import array
 from contextlib import AsyncExitStack
@@ -18,12 +20,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from bench.load import Load, numbered, partition_of
 from bench.place import place
-from bench.processor import ledger
 from bench.report import emit, table
+from bench.systems import SYSTEMS, crossings_topic
 from schemas.topics import Topic
 from streams.kafka.settings import Settings
 
 PARTITIONS = 4
+PEERS = ["ledger", "kafka-streams"]
+COMMIT_MS = 10  # of a peer
 EVENTS_OF_A_TASK_PER_S = 20  # so many tasks that each begins a new life several times
 TICK_S = 0.002
 BATCH_BYTES_MAX = 1024 * 1024
@@ -36,6 +40,7 @@ HEX_DIGITS = 32
 class Latency(msgspec.Struct, frozen=True):
     """Milliseconds from send to visible decision."""
 
+    system: str
     events_per_s: int
     sent_per_s: int
     decisions: int
@@ -44,15 +49,17 @@ class Latency(msgspec.Struct, frozen=True):
     p999_ms: float
 
 
-async def latency(rate: int, seconds: float) -> Latency:
+async def latency(system: str, rate: int, seconds: float) -> Latency:
     """Send at a steady rate for a while; measure those events that cause a decision."""
-    async with place(PARTITIONS) as where, ledger(where.settings, where.folder) as processor:
-        found = await _measure(where.settings, rate, seconds)
-        processor.check()
-        return found
+    async with place(PARTITIONS) as where:
+        ready, _ = await SYSTEMS[system](where, COMMIT_MS)
+        async with ready as processor:
+            found = await _measure(where.settings, system, rate, seconds)
+            processor.check()
+            return found
 
 
-async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
+async def _measure(settings: Settings, system: str, rate: int, seconds: float) -> Latency:
     sent_at_s = array("d", bytes(8 * (int(rate * (seconds + WARM_UP_S)) + 1)))  # by sequence
     seen: list[float] = []
     started_s = time.perf_counter()
@@ -62,7 +69,8 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
             now_s = time.perf_counter()
             if record.value is None:
                 continue
-            event_id = _DECISION.decode(record.value).data.event_id or ""
+            decision = _DECISION.decode(record.value)
+            event_id = decision.event_id or decision.data.event_id or ""
             if len(event_id) != HEX_DIGITS:
                 continue  # caused by the start or the end of a task
             at_s = sent_at_s[int(event_id, 16)]
@@ -70,7 +78,7 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
                 seen.append((now_s - at_s) * 1000)
 
     async with AsyncExitStack() as stack:
-        consumer = await _consumer(settings, stack)
+        consumer = await _consumer(settings, _decisions_topic(settings, system), stack)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch(consumer))
             sent = await _send(settings, rate, seconds + WARM_UP_S, sent_at_s)
@@ -80,6 +88,7 @@ async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
         raise SystemExit(f"at {rate:,} events/s: no decisions after {LAST_ONE_WITHIN_S:.0f} s")
     cuts = statistics.quantiles(seen, n=1000, method="inclusive")
     return Latency(
+        system=system,
         events_per_s=rate,
         sent_per_s=round(sent / (seconds + WARM_UP_S)),
         decisions=len(seen),
@@ -98,7 +107,13 @@ async def _quiet(seen: list[float]) -> None:
         await asyncio.sleep(QUIET_S)
 
 
-async def _consumer(settings: Settings, stack: AsyncExitStack) -> AIOKafkaConsumer:
+def _decisions_topic(settings: Settings, system: str) -> str:
+    return (
+        settings.topic(Topic.DECISIONS) if system == "ledger" else crossings_topic(settings, system)
+    )
+
+
+async def _consumer(settings: Settings, topic: str, stack: AsyncExitStack) -> AIOKafkaConsumer:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers,
         isolation_level="read_committed",
@@ -106,7 +121,6 @@ async def _consumer(settings: Settings, stack: AsyncExitStack) -> AIOKafkaConsum
     )
     await consumer.start()
     stack.push_async_callback(consumer.stop)
-    topic = settings.topic(Topic.DECISIONS)
     consumer.assign([TopicPartition(topic, number) for number in range(settings.partitions)])
     await consumer.seek_to_beginning()
     return consumer
@@ -145,13 +159,15 @@ async def _send(settings: Settings, rate: int, seconds: float, sent_at_s: "array
     return sent
 
 
-async def latencies(rates: list[int], seconds: float) -> list[Latency]:
-    """Measure at each rate."""
+async def latencies(systems: list[str], rates: list[int], seconds: float) -> list[Latency]:
+    """Measure the ledger at each rate, the others at the lowest."""
     measured = []
-    for rate in rates:
-        found = await latency(rate, seconds)
-        emit("latency", found)
-        measured.append(found)
+    for system in systems:
+        for rate in rates if system == "ledger" else [min(rates)]:
+            print(f"{system} at {rate:,} events/s …", file=sys.stderr)
+            found = await latency(system, rate, seconds)
+            emit("latency", found)
+            measured.append(found)
     return measured
 
 
@@ -160,20 +176,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
     parser.add_argument("--rates", type=int, nargs="+", default=[2_000, 10_000, 50_000])
     parser.add_argument("--seconds", type=float, default=30.0, help="after a warm-up of 25")
+    parser.add_argument("--systems", nargs="+", choices=PEERS, default=PEERS)
     asked = parser.parse_args()
-    measured = asyncio.run(latencies(asked.rates, asked.seconds))
+    measured = asyncio.run(latencies(asked.systems, asked.rates, asked.seconds))
     table(
-        ("events/s", "sent/s", "decisions", "p50 ms", "p99 ms", "p99.9 ms"),
+        ("system", "events/s", "sent/s", "decisions", "p50 ms", "p99 ms", "p99.9 ms"),
         (msgspec.structs.astuple(each) for each in measured),
     )
 
 
-class _Data(msgspec.Struct):
+class _Data(msgspec.Struct, frozen=True):
     event_id: str | None = None
 
 
 class _Record(msgspec.Struct):
-    data: _Data
+    """Of the ledger in `data`, of a peer beside it."""
+
+    data: _Data = _Data()
+    event_id: str | None = None
 
 
 _DECISION = msgspec.json.Decoder(_Record)

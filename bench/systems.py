@@ -7,6 +7,7 @@ from bench.java import streams_command
 from bench.place import Place, create_topics
 from bench.positions import GroupPosition, LedgerPosition, Position
 from bench.processor import Processor, ledger
+from streams.kafka.settings import Settings
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 PEERS = Path(__file__).with_name("peers")
@@ -35,7 +36,7 @@ async def faust(where: Place, commit_ms: int) -> Started:
 
 async def _python(where: Place, name: str, *arguments: str) -> Started:
     settings = where.settings
-    await create_topics(settings, [f"{settings.topic_prefix}{name}-crossings"])
+    await create_topics(settings, [crossings_topic(settings, name)])
     command = [
         _peers_python(),
         str(PEERS / f"{name}_app.py"),
@@ -54,6 +55,11 @@ def _peers_python() -> str:
     return str(PEERS_PYTHON)
 
 
+def crossings_topic(settings: Settings, name: str) -> str:
+    """Return where a peer writes what the ledger calls decisions."""
+    return f"{settings.topic_prefix}{name}-crossings"
+
+
 def streams(name: str, changed: Mapping[str, str], options: tuple[str, ...] = ()) -> System:
     """Return Kafka Streams with settings of its own; its state is in memory, with a changelog."""
 
@@ -61,7 +67,7 @@ def streams(name: str, changed: Mapping[str, str], options: tuple[str, ...] = ()
         settings = where.settings
         application = f"{settings.topic_prefix}{name}"
         # All variants read the same events; what they write is each one's own.
-        await create_topics(settings, [f"{application}-crossings"])
+        await create_topics(settings, [crossings_topic(settings, name)])
         properties = {
             "bootstrap.servers": settings.bootstrap_servers,
             "application.id": application,
@@ -71,7 +77,7 @@ def streams(name: str, changed: Mapping[str, str], options: tuple[str, ...] = ()
             "auto.offset.reset": "earliest",
             "state.dir": str(where.folder / f"{name}-state"),
             "bench.events": f"{settings.topic_prefix}events",
-            "bench.crossings": f"{application}-crossings",
+            "bench.crossings": crossings_topic(settings, name),
             "bench.caching": "false",
             **changed,
         }
@@ -116,7 +122,7 @@ STREAMS_TUNED = STREAMS_VARIANTS["buffered-serial"]
 SYSTEMS: dict[str, System] = {
     "quix-streams": quix,
     "faust": faust,
-    "kafka-streams": streams("streams", {}),
+    "kafka-streams": streams("kafka-streams", {}),
     "kafka-streams-tuned": STREAMS_TUNED,
     "ledger": ours,
 }
