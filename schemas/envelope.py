@@ -1,6 +1,6 @@
 """CloudEvents 1.0 in structured mode: the envelope of everything that comes out."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -8,6 +8,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Data = TypeVar("Data")
 EPOCH_MS_MIN = -62_135_596_800_000  # 0001-01-01T00:00:00.000Z
 EPOCH_MS_MAX = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+_EPOCH_UTC = datetime.fromtimestamp(0, UTC)
+_EPOCH = _EPOCH_UTC.replace(tzinfo=None)
+_MS = timedelta(milliseconds=1)
 
 
 class Envelope(Struct, Generic[Data], kw_only=True, omit_defaults=False):
@@ -29,8 +32,7 @@ class Envelope(Struct, Generic[Data], kw_only=True, omit_defaults=False):
 
 def rfc3339(epoch_ms: int) -> str:
     """Return `2026-11-22T21:00:00.123Z` for milliseconds since 1970, in the years 1 to 9999."""
-    seconds, millis = divmod(epoch_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{millis:03d}Z"
+    return f"{(_EPOCH + epoch_ms * _MS).isoformat(timespec='milliseconds')}Z"
 
 
 def epoch_ms(time: datetime) -> int:
@@ -39,5 +41,4 @@ def epoch_ms(time: datetime) -> int:
     In its first and last hours the calendar of the time zone has years that UTC's has not: such
     times are taken for the first and the last that can be written.
     """
-    whole = int(time.replace(microsecond=0).timestamp())
-    return min(max(whole * 1000 + time.microsecond // 1000, EPOCH_MS_MIN), EPOCH_MS_MAX)
+    return min(max((time - _EPOCH_UTC) // _MS, EPOCH_MS_MIN), EPOCH_MS_MAX)

@@ -27,7 +27,7 @@ def settle(state: PartitionState, *tasks: Task) -> None:
     """
     turned = []
     for task in tasks:
-        own = max(cell.level for _, _, cell in task.cells())
+        own = task.level
         if (own == BLOCK) != (task.own == BLOCK):
             turned.append(task)
         task.own = own

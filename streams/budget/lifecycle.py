@@ -104,7 +104,7 @@ def set_limits(state: PartitionState, task: Task) -> Overshoot | None:
     flag_class(task)
     relevel(state, task)
     schedule_latency(state, task)
-    if any(cell.level == BLOCK for _, _, cell in task.cells()):
+    if task.level == BLOCK:
         return None
     task.block = None
     return over

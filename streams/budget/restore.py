@@ -388,4 +388,4 @@ def _restore_lines(state: PartitionState, task: Task, data: TaskStateData) -> No
         cell.level = LEVEL_OF[stored.level]
         cell.firm = cell.level if stored.firm is None else LEVEL_OF[stored.firm]
         cell.aim()
-    task.own = max(cell.level for _, _, cell in task.cells())
+    task.own = task.level

@@ -232,6 +232,14 @@ class Task:
         if name in self.flags:
             self.flags = tuple(flag for flag in self.flags if flag != name)
 
+    @property
+    def level(self) -> int:
+        """The highest level that one of its cells stands at."""
+        level = max(self.tokens.level, self.latency.level, self.cost.level)
+        for phase in self.phases.values():
+            level = max(level, phase.tokens.level, phase.latency.level, phase.cost.level)
+        return level
+
     def cells(self) -> Iterator[tuple[str | None, int, Cell]]:
         """Yield (phase or None, index into METRICS, cell): the task's first, then by phase."""
         yield None, 0, self.tokens
