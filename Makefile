@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-strip-extras
 
-.PHONY: help setup demo test unit integration faults lint types schemas check bench lock clean
+.PHONY: help setup demo test unit integration faults lint types schemas check bench compiled lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ bench: setup .venv-peers/.installed ## figures, side by side with the peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check quixstreams==3.28.1 \
 		faust-streaming==0.15.3 aiokafka==0.14.0 uvloop orjson
 	@touch $@
+
+compiled: setup ## the fold as machine code, in build/compiled, held against its sources
+	$(BIN)/python -m compiled
 
 # Without the extras pip looks for `coverage[toml]` itself, and a new release then breaks every setup.
 lock: setup ## write the locked requirements anew from pyproject.toml

@@ -3,9 +3,8 @@
 Source: budget model, "Breach explanations". The thresholds are the policy's.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
-
-from msgspec import Struct
 
 from schemas.fields import Cause, Metric, Number, Scope
 from schemas.outputs import Cell as CellRef
@@ -49,7 +48,8 @@ def counters_json(counters: Counters, *, zeros: bool) -> dict[str, Number]:
     return found
 
 
-class Spent(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Spent:
     """What a cell's own executions have used; `repeated` of it in attempt 2 and later."""
 
     counters: Counters

@@ -4,8 +4,7 @@ Inside the fold a level is a small int, so that "higher" is `>`; on the wire it 
 """
 
 from collections.abc import Iterator, Sequence
-
-from msgspec import Struct
+from dataclasses import dataclass
 
 from schemas.fields import Verdict
 
@@ -20,7 +19,8 @@ Shares = tuple[int | None, int | None, int | None, int | None]
 Thresholds = tuple[int, int, int, int]
 
 
-class Line(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Line:
     """A limit with what follows from it; shared by all tasks of the same class.
 
     `limit` and `at` in the unit the metric is folded in; `at[level - 1]` is where `level` begins.

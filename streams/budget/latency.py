@@ -4,14 +4,14 @@ Source: budget model, "Latency" and "Impossible durations".
 """
 
 from collections.abc import Iterator
-
-from msgspec import Struct
+from dataclasses import dataclass
 
 from streams.budget.ladder import NEVER
 from streams.budget.state import Cell, Execution, PartitionState, Task
 
 
-class Duration(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Duration:
     """How long something took; `is_measured` durations withdraw what an estimate has reached."""
 
     duration_ms: int

@@ -1,7 +1,8 @@
 """Builds what is published about a task and its executions from the state."""
 
+from dataclasses import dataclass, field
+
 import msgspec
-from msgspec import Struct
 
 from schemas.envelope import rfc3339
 from schemas.fields import ExecutionOutcome, Importance, Metric
@@ -15,7 +16,8 @@ from streams.budget.limits import LATENCY, METRICS, limits_json
 from streams.budget.state import Execution, PartitionState, Phase, Task
 
 
-class Told(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
     """What an event says of a change, beside the values that hold afterwards."""
 
     by: str | None = None
@@ -25,7 +27,7 @@ class Told(Struct, frozen=True, kw_only=True):
     approved: bool | None = None
     action: str | None = None
     outcome: str | None = None
-    previous: dict[str, str] = {}
+    previous: dict[str, str] = field(default_factory=dict)
     overshoot: Overshoot | None = None
 
 

@@ -163,7 +163,8 @@ class Phase:
         return max(self.executions, key=lambda execution: execution.attempt)
 
 
-class Block(Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Block:
     """The crossing that blocked a task, until its overshoot is published."""
 
     phase: str | None
