@@ -64,7 +64,7 @@ bench: setup .venv-peers/.installed ## figures, side by side with the peers
 	@touch $@
 
 compiled: setup ## the fold as machine code, in build/compiled, held against its sources
-	$(BIN)/python -m compiled
+	$(BIN)/python -m bench.compiled
 
 # Without the extras pip looks for `coverage[toml]` itself, and a new release then breaks every setup.
 lock: setup ## write the locked requirements anew from pyproject.toml

@@ -6,6 +6,7 @@ The ledger writes what comes out here, `verify` compares with it. Every byte fol
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -51,7 +52,8 @@ class Cause(Protocol):
         """Its headers, which a dead letter keeps as well."""
 
 
-class Encoded(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Encoded:
     """Key and value of a record; `value` None deletes the key."""
 
     key: bytes | None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from compiled.build import FOLDER, ROOT, build
-from compiled.measure import Measured
+from bench.compiled.build import FOLDER, ROOT, build
+from bench.compiled.measure import Measured
 
 TESTS = ("tests/unit/budget", "tests/unit/replay")
 ROUNDS = 3  # taken in turn: on a busy machine the shortest of each can be compared
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _measured(*, compiled: bool) -> Measured:
-    done = _run(["-m", "compiled.measure"], compiled=compiled, stdout=subprocess.PIPE)
+    done = _run(["-m", "bench.compiled.measure"], compiled=compiled, stdout=subprocess.PIPE)
     done.check_returncode()
     return msgspec.json.decode(done.stdout, type=Measured)
 

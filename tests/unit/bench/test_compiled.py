@@ -5,7 +5,7 @@ import inspect
 
 import msgspec
 
-from compiled.build import ROOT, modules
+from bench.compiled.build import ROOT, modules
 
 HOT = {
     "fold",

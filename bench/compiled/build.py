@@ -1,4 +1,4 @@
-"""A second copy of our packages, in which mypyc has compiled the modules of the fold.
+"""A second copy of our packages, in which mypyc has compiled what events pass through.
 
 It stands apart from the sources: a compiled module beside its source would go on being imported
 after the source has changed.
@@ -17,16 +17,22 @@ from pathlib import Path
 from mypyc.build import mypycify
 from setuptools import setup
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "compiled"
 PACKAGES = ("schemas", "streams")
 ROOM = Path("streams") / "budget"
+BESIDE = (
+    Path("schemas/decode.py"),
+    Path("streams/ledger/batch.py"),
+    Path("streams/ledger/publish.py"),
+)
 
 
 def modules() -> list[Path]:
-    """Return the modules to compile: those of the budget model that define no Struct."""
+    """Return the modules to compile: those that events pass through and that define no Struct."""
     paths = sorted((ROOT / ROOM).glob("*.py"))
-    return [ROOM / path.name for path in paths if path.stem != "__init__" and _may_be(path)]
+    found = [ROOM / path.name for path in paths if path.stem != "__init__"]
+    return [path for path in (*found, *BESIDE) if _may_be(ROOT / path)]
 
 
 def build() -> list[Path]:
