@@ -31,6 +31,10 @@ process id, connections that were there when they were cut. At the end everythin
 `stoploss verify` folds all events again and compares every record that was written, and, apart from
 it, every model call that was sent once has to be counted once.
 
+Where enforcers are killed, each speaks through the client with a spool, and the next one sends what
+is left of it: what was on disk has to arrive, what arrived to be counted once, however often it stands
+there, and what was lost with a memory is the end of what that one said.
+
 Not part of these runs yet, since the parts do not exist yet: Redis, and the agents.
 """
 
@@ -61,6 +65,7 @@ def render(runs: Mapping[str, Result]) -> str:
         _runs(runs),
         "\n## Faults that happened, in all runs\n",
         _faults(runs.values()),
+        *_enforced(runs),
         "\n## How long a decision was late\n",
         WAITED,
         _gaps(runs),
@@ -106,9 +111,21 @@ def _faults(runs: Iterable[Result]) -> str:
         [name, happened[name], attempted[name]] for name in sorted(attempted)
     ]
     kills = sum(count for name, count in happened.items() if name.startswith("kill"))
-    rows.append(["**all kills of ledgers and operators**", kills, ""])
+    rows.append(["**all kills of ledgers, operators and emitters**", kills, ""])
     rows.append(["told by Kafka that another owns the partition", fenced, ""])
     return _table(["fault", "happened", "attempted"], rows)
+
+
+def _enforced(runs: Mapping[str, Result]) -> Sequence[str]:
+    rows = [
+        [name, *map(_number, (one.said, one.arrived, one.on_disk, one.repeated))]
+        for name, run in runs.items()
+        if (one := run.enforced) is not None
+    ]
+    if not rows:
+        return []
+    heads = ["run", "said", "arrived and counted once", "found on the disk of a dead one"]
+    return ["\n## Enforcers that were killed\n", _table([*heads, "arrived again"], rows)]
 
 
 def _gaps(runs: Mapping[str, Result]) -> str:
