@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from streams.kafka import failpoints
+from tests.faults.claims import CLAIMS
 from tests.faults.result import Gaps, Result
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,6 +46,12 @@ of a process that is gone to another.
 """
 
 
+TRIED = """\
+Beside these runs, each time the tests run; `python -m tests.simulation --minutes 30` tries
+thousands of short histories more.
+"""
+
+
 def load_runs(folder: Path = RUNS) -> dict[str, Result]:
     """Return the runs that are kept, by their names.
 
@@ -71,6 +78,9 @@ def render(runs: Mapping[str, Result]) -> str:
         _gaps(runs),
         "\n## What is named in a kill\n",
         _points(),
+        "\n## What is tried where\n",
+        TRIED,
+        _claims(),
     ]
     if differing := {name: run for name, run in runs.items() if not run.clean}:
         parts += ["\n## Differences\n", _differences(differing)]
@@ -145,6 +155,14 @@ def _points() -> str:
         "\n\nEach is a place in the commit sequence; what it means stands in "
         "[failpoints.py](../streams/kafka/failpoints.py).\n"
     )
+
+
+def _claims() -> str:
+    rows = []
+    for claim, places in CLAIMS:
+        files = dict.fromkeys(place.partition("::")[0] for place in places)
+        rows.append([claim, ", ".join(f"`{file}`" for file in files)])
+    return _table(["what happens", "in `tests/`"], rows)
 
 
 def _differences(runs: Mapping[str, Result]) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.faults.claims import CLAIMS
 from tests.faults.report import load_runs, main, render
 from tests.faults.result import Enforced, Events, Gaps, Result, gaps
 
+TESTS = Path(__file__).parents[1]
 EVENTS = Events(
     records=1_000_000,
     distinct=990_000,
@@ -72,6 +74,12 @@ def test_a_run_stands_in_every_table(row: str) -> None:
 def test_a_run_that_had_no_enforcers_says_nothing_of_them() -> None:
     older = msgspec.structs.replace(RUN, enforced=None)
     assert "## Enforcers" not in render({"hour": older})
+
+
+@pytest.mark.parametrize("place", sorted({place for _, places in CLAIMS for place in places}))
+def test_what_is_said_to_be_tried_is_tried(place: str) -> None:
+    file, _, test = place.partition("::")
+    assert f"def {test or 'test_'}" in (TESTS / file).read_text()
 
 
 def test_differences_are_named_and_nothing_is_said_of_none() -> None:
