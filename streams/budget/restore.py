@@ -102,6 +102,12 @@ class Restoring:
             data = _decoded(self._partition, key, unpack(packed), _TASK)
             if data.task_id != key:
                 raise TornStateError(self._partition, key, f"it is the state of {data.task_id}")
+            if data.last_offset >= state.next_offset:
+                # An older record of the partition has come after the newer one: from there on
+                # everything would be folded a second time.
+                own_key = partition_subject(self._partition)
+                reason = f"it goes on at offset {state.next_offset}; {key} is at {data.last_offset}"
+                raise TornStateError(self._partition, own_key, reason)
             _hold_policy(state, key, data.policy.hash)
             _place(state, data, packed)
             if data.parent_task_id is not None:

@@ -140,7 +140,7 @@ class Rebuild:
         keys = [*self._missing(), *self._strangers(), self._key]
         made = [(key, self._rebuilt(key)) for key in keys]
         if self._key != self._own_key:
-            if stored.own_is_last:  # a batch ends with it
+            if stored.own_counts:  # a batch ends with it
                 made.append((self._own_key, stored.own_record))
             elif self._state.next_offset:
                 raise self._impossible(
@@ -173,7 +173,7 @@ class Rebuild:
         """Return where the ledger has come to: what `tasks` says, else what everything else says."""
         end = await patiently(self._events.written_offset)
         next_offset = self.stored.next_offset
-        if not next_offset:
+        if next_offset < self.stored.folded_at_least:  # torn, or an older one that came again
             next_offset = max([self.stored.folded_at_least, *[at async for at in self._traces()]])
         if next_offset > end:
             raise self._impossible(

@@ -34,12 +34,17 @@ class TasksLog:
         self.raw_keys: dict[str, bytes] = {}  # what is no UTF-8 is shown otherwise
         self.policies: dict[str, bytes] = {}  # every sound one that was stored, by its hash
         self.own_record = b""  # the partition's last one that a ledger wrote
-        self.own_is_last = False  # whether it is the one that counts
+        self._own_is_last = False
         self.next_offset = 0  # what it says
         self.folded_at_least = 0  # one more than the latest input that any record names
 
     def __repr__(self) -> str:
         return f"<TasksLog {self._partition}: {len(self.last)} keys to {self.next_offset}>"
+
+    @property
+    def own_counts(self) -> bool:
+        """Whether the partition's record is the last one that a ledger wrote, and no older one."""
+        return self._own_is_last and self.next_offset >= self.folded_at_least
 
     async def read(self) -> None:
         """Read what is committed by now.
@@ -57,7 +62,7 @@ class TasksLog:
                 self.last[key] = value
                 self._learn(key, value)
             if key == self._own_key:
-                self.own_is_last = value == self.own_record
+                self._own_is_last = value == self.own_record
 
     def _learn(self, key: str, value: bytes) -> None:
         place = found(self._partition, None, value).place
@@ -73,5 +78,6 @@ class TasksLog:
                 data = _OWN.decode(value).data
             except (msgspec.MsgspecError, RecursionError):
                 return
-            if (data.partition, data.next_offset) == (self._partition, place[0] + 1):
+            is_own = (data.partition, data.next_offset) == (self._partition, place[0] + 1)
+            if is_own and data.next_offset >= self.next_offset:
                 self.own_record, self.next_offset = value, data.next_offset

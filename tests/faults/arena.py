@@ -16,6 +16,7 @@ from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
 from tests.faults.broker import ProxiedBroker, proxied_broker
+from tests.faults.enforcers import Enforcers
 from tests.faults.feed import Feed
 from tests.faults.ledgers import Ledger, Ledgers
 from tests.faults.load import Load
@@ -29,6 +30,7 @@ log = logging.getLogger("faults")
 SESSION_MS = 6_000
 # Ledgers go through either of the first two, so that some can be cut off and others not.
 LEFT, RIGHT, CLIENTS, EMITTER, CALM = "left", "right", "clients", "emitter", "calm"
+ENFORCERS = "enforcers"
 SIDES = (LEFT, RIGHT)
 # Tasks are forgotten within the run: it must be longer than any outage, or what comes again after
 # one would open its task anew.
@@ -76,6 +78,7 @@ class Arena:
     feed: Feed
     watch: Watch
     emitter: Emitter
+    enforcers: Enforcers
     random: random.Random
     folder: Path
     session_ms: int
@@ -168,7 +171,7 @@ async def arena(
     logs = folder / "logs"
     logs.mkdir(parents=True)
     async with contextlib.AsyncExitStack() as stack:
-        proxies = (*SIDES, CLIENTS, EMITTER, CALM)
+        proxies = (*SIDES, CLIENTS, EMITTER, ENFORCERS, CALM)
         broker = await stack.enter_async_context(proxied_broker(folder / "kafka", *proxies))
         await create_or_check_topics(settings_of(broker, CALM, session_ms))
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -187,6 +190,11 @@ async def arena(
             spool_bytes_max=SPOOL_BYTES_MAX,
         )
         stack.push_async_callback(asyncio.to_thread, emitter.close)
+        enforcers = Enforcers(
+            lambda: environ_of(broker.servers(ENFORCERS), session_ms), folder / "enforcers", group
+        )
+        stack.push_async_callback(enforcers.close)
+        await enforcers.start()
         yield Arena(
             broker=broker,
             ledgers=ledgers,
@@ -194,6 +202,7 @@ async def arena(
             feed=feed,
             watch=watch,
             emitter=emitter,
+            enforcers=enforcers,
             random=random.Random(f"{seed}-faults"),
             folder=folder,
             session_ms=session_ms,

@@ -14,6 +14,7 @@ from schemas.topics import Topic
 from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings
 from streams.verify.reading import OutputReader
+from tests.faults import enforcers
 from tests.faults.load import BUCKETS, Expected, bucket
 from tests.integration.shell import stoploss
 
@@ -70,6 +71,7 @@ class Counted(msgspec.Struct):
 
     calls: list[int]
     emitted: int = 0
+    enforced: int = 0
     letters: set[int] = msgspec.field(default_factory=set)
 
     @property
@@ -87,6 +89,8 @@ async def count(settings: Settings) -> Counted:
             for task, calls in (await _calls(client, settings, partition)).items():
                 if task.startswith(EMITTED):
                     counted.emitted += calls
+                elif task.startswith(enforcers.TASKS):
+                    counted.enforced += calls
                 else:
                     counted.calls[bucket(task)] += calls
             async for value in _values(client, settings, Topic.DEAD_LETTERS, partition):

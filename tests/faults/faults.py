@@ -13,6 +13,7 @@ from streams.kafka import failpoints
 from tests.faults.arena import (
     CLIENTS,
     EMITTER,
+    ENFORCERS,
     LEFT,
     POLICIES,
     RIGHT,
@@ -29,6 +30,7 @@ log = logging.getLogger("faults")
 LEDGERS_MIN, LEDGERS_MAX = 2, 3  # an armed one comes on top: each has a partition at least
 TAKEN_OVER_WITHIN_S = 60.0
 DIES_WITHIN_S = 60.0
+SPEAKS_WITHIN_S = 30.0
 OPERATED_WITHIN_S = 40.0
 # In sessions; the long ones are longer than transactions and sessions may last.
 SHORT_CUT = (0.1, 0.5)
@@ -206,6 +208,30 @@ async def fill_spool(arena: Arena) -> bool:
         return await arena.until(drops, TAKEN_OVER_WITHIN_S)
 
 
+async def kill_emitter(arena: Arena) -> bool:
+    """Kill an enforcer at whatever its emitter is doing."""
+    await arena.until(lambda: arena.enforcers.current.said > 0, SPEAKS_WITHIN_S)
+    await asyncio.sleep(arena.random.random())
+    was_alive, _ = await arena.enforcers.kill()
+    return was_alive
+
+
+async def kill_emitter_when(arena: Arena, fault: Fault) -> bool:
+    """Kill an enforcer whose emitter has begun to spool.
+
+    Cut off, nothing of the spool is on Kafka; where only the answers do not come, Kafka has some
+    of it, and the next enforcer sends that again.
+    """
+    enforcers, proxy = arena.enforcers, arena.broker.proxies[ENFORCERS]
+    spoke = await arena.until(
+        lambda: enforcers.current.said > 0 and proxy.connections > 0, SPEAKS_WITHIN_S
+    )
+    async with proxy.faulty(fault) as met:
+        await arena.until(lambda: enforcers.spooled_bytes > 0, SPEAKS_WITHIN_S)
+        was_alive, left = await enforcers.kill()
+    return spoke and was_alive and left > 0 and met.happened()
+
+
 async def _an_owner(arena: Arena) -> Ledger:
     """Return a ledger that owns something, with another one beside it."""
     await arena.keep(LEDGERS_MIN)
@@ -239,6 +265,13 @@ def _zombie_at(point: str) -> Callable[[Arena], Awaitable[bool]]:
     return inject
 
 
+def _kill_emitter(fault: Fault) -> Callable[[Arena], Awaitable[bool]]:
+    async def inject(arena: Arena) -> bool:
+        return await kill_emitter_when(arena, fault)
+
+    return inject
+
+
 def _cut(sessions: tuple[float, float]) -> Callable[[Arena], Awaitable[bool]]:
     async def inject(arena: Arena) -> bool:
         return await cut(arena, sessions)
@@ -251,6 +284,9 @@ KINDS: dict[str, FaultKind] = {
     for kind in (
         FaultKind("kill", kill),
         *(FaultKind(f"kill {point}", _at(point)) for point in failpoints.POINTS),
+        FaultKind("kill emitter", kill_emitter),
+        FaultKind("kill emitter cut off", _kill_emitter(Fault.CUT)),
+        FaultKind("kill emitter unanswered", _kill_emitter(Fault.SILENCE)),
         FaultKind("zombie", zombie),
         *(FaultKind(f"zombie {point}", _zombie_at(point)) for point in ZOMBIE_POINTS),
         FaultKind("rebalance add", add),
@@ -267,6 +303,9 @@ KINDS: dict[str, FaultKind] = {
 # What a plan is drawn from, again and again.
 DECK = (
     *["kill"] * 10,
+    *["kill emitter"] * 2,
+    "kill emitter cut off",
+    "kill emitter unanswered",
     *["zombie"] * 2,
     *(f"zombie {point}" for point in ZOMBIE_POINTS),
     *["rebalance add"] * 4,

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from streams.kafka import failpoints
+from tests.faults.claims import CLAIMS
 from tests.faults.result import Gaps, Result
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,6 +32,10 @@ process id, connections that were there when they were cut. At the end everythin
 `stoploss verify` folds all events again and compares every record that was written, and, apart from
 it, every model call that was sent once has to be counted once.
 
+Where enforcers are killed, each speaks through the client with a spool, and the next one sends what
+is left of it: what was on disk has to arrive, what arrived to be counted once, however often it stands
+there, and what was lost with a memory is the end of what that one said.
+
 Not part of these runs yet, since the parts do not exist yet: Redis, and the agents.
 """
 
@@ -38,6 +43,12 @@ WAITED = """\
 The longest that an event waited in a partition, from its append to the commit of its decision as a
 reader sees it, after each fault; most of it is the time-out after which the group gives the partitions
 of a process that is gone to another.
+"""
+
+
+TRIED = """\
+Beside these runs, each time the tests run; `python -m tests.simulation --minutes 30` tries
+thousands of short histories more.
 """
 
 
@@ -61,11 +72,15 @@ def render(runs: Mapping[str, Result]) -> str:
         _runs(runs),
         "\n## Faults that happened, in all runs\n",
         _faults(runs.values()),
+        *_enforced(runs),
         "\n## How long a decision was late\n",
         WAITED,
         _gaps(runs),
         "\n## What is named in a kill\n",
         _points(),
+        "\n## What is tried where\n",
+        TRIED,
+        _claims(),
     ]
     if differing := {name: run for name, run in runs.items() if not run.clean}:
         parts += ["\n## Differences\n", _differences(differing)]
@@ -106,9 +121,21 @@ def _faults(runs: Iterable[Result]) -> str:
         [name, happened[name], attempted[name]] for name in sorted(attempted)
     ]
     kills = sum(count for name, count in happened.items() if name.startswith("kill"))
-    rows.append(["**all kills of ledgers and operators**", kills, ""])
+    rows.append(["**all kills of ledgers, operators and emitters**", kills, ""])
     rows.append(["told by Kafka that another owns the partition", fenced, ""])
     return _table(["fault", "happened", "attempted"], rows)
+
+
+def _enforced(runs: Mapping[str, Result]) -> Sequence[str]:
+    rows = [
+        [name, *map(_number, (one.said, one.arrived, one.on_disk, one.repeated))]
+        for name, run in runs.items()
+        if (one := run.enforced) is not None
+    ]
+    if not rows:
+        return []
+    heads = ["run", "said", "arrived and counted once", "found on the disk of a dead one"]
+    return ["\n## Enforcers that were killed\n", _table([*heads, "arrived again"], rows)]
 
 
 def _gaps(runs: Mapping[str, Result]) -> str:
@@ -128,6 +155,14 @@ def _points() -> str:
         "\n\nEach is a place in the commit sequence; what it means stands in "
         "[failpoints.py](../streams/kafka/failpoints.py).\n"
     )
+
+
+def _claims() -> str:
+    rows = []
+    for claim, places in CLAIMS:
+        files = dict.fromkeys(place.partition("::")[0] for place in places)
+        rows.append([claim, ", ".join(f"`{file}`" for file in files)])
+    return _table(["what happens", "in `tests/`"], rows)
 
 
 def _differences(runs: Mapping[str, Result]) -> str:

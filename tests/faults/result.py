@@ -30,6 +30,19 @@ class Events(Struct, frozen=True):
     sent_again_after_failures: int
 
 
+class Enforced(Struct, frozen=True):
+    """What enforcers said that were killed again and again.
+
+    `arrived` stand in `events` and count once, `repeated` stand there once more, and `on_disk` were
+    found in the spool of a dead one.
+    """
+
+    said: int
+    arrived: int
+    repeated: int
+    on_disk: int
+
+
 class Result(Struct, frozen=True, kw_only=True):
     """One run; `faults` are those that were seen to have happened, `attempted` all."""
 
@@ -42,6 +55,7 @@ class Result(Struct, frozen=True, kw_only=True):
     attempted: dict[str, int]
     zombies_fenced: int
     events: Events
+    enforced: Enforced | None = None  # older runs had none
     model_calls: int
     gaps_ms: Gaps
     gaps_ms_by_fault: dict[str, Gaps]

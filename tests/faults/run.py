@@ -122,8 +122,9 @@ async def run(
         emitted = stats.sent
         if emitted != place.emitted - stats.dropped or stats.queued or stats.spooled:
             wrong.append(f"emitter: {place.emitted} events were said, and {stats}")
+        enforced, amiss = await place.enforcers.judge(place.settings(CALM), counted.enforced)
         expected = place.load.expected
-        wrong += differ + check.differences(expected, emitted, counted)
+        wrong += amiss + differ + check.differences(expected, emitted, counted)
         return Result(
             commit=ran_commit,
             seed=seed,
@@ -146,6 +147,7 @@ async def run(
                 emitter_dropped=stats.dropped,
                 sent_again_after_failures=place.feed.failures,
             ),
+            enforced=enforced,
             model_calls=counted.total,
             gaps_ms=gaps([longest for _, longest in longest_ms]),
             gaps_ms_by_fault={
@@ -190,6 +192,7 @@ async def _quiet(place: Arena) -> list[str]:
     await place.feed.finish(place.load)
     if not await asyncio.to_thread(place.emitter.flush, QUIET_WITHIN_S):
         wrong.append(f"the emitter does not get rid of its events: {place.emitter.stats}")
+    wrong += await place.enforcers.leave()
     await place.keep(LEDGERS_MIN)
     if not await place.quiesce(QUIET_WITHIN_S):
         wrong.append(f"not all is consumed after {QUIET_WITHIN_S:.0f} s: {place.ledgers.alive}")

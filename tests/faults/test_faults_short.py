@@ -21,10 +21,19 @@ PAIRS: list[Step] = [
     for first in range(0, len(PAIRED), 2)
 ]
 PLANS: dict[int, list[Step]] = {
-    1: [*PAIRS[: len(PAIRS) // 2], ("zombie before_commit",), ("policy change",)],
-    2: [*PAIRS[len(PAIRS) // 2 :], (f"kill {ALONE}",), ("rebalance remove",), ("zombie",)],
+    1: [
+        *PAIRS[: len(PAIRS) // 2],
+        ("zombie before_commit", "kill emitter unanswered"),
+        ("policy change",),
+    ],
+    2: [
+        *PAIRS[len(PAIRS) // 2 :],
+        (f"kill {ALONE}",),
+        ("rebalance remove", "kill emitter cut off"),
+        ("zombie",),
+    ],
     3: [
-        ("kill",),
+        ("kill", "kill emitter"),
         ("broker kill",),
         *((f"kill {point}",) for point in OPERATORS),
         ("broker restart", "spool full"),
@@ -49,3 +58,8 @@ async def test_nothing_is_lost_and_nothing_is_counted_twice(seed: int, tmp_path:
     assert result.differences == []
     assert result.faults == result.attempted  # else this run has shown nothing
     assert result.events.distinct > 0
+    enforced = result.enforced
+    assert enforced is not None
+    assert enforced.arrived > 0
+    if "kill emitter unanswered" in result.faults:
+        assert enforced.repeated > 0

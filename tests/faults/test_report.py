@@ -5,9 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.faults.claims import CLAIMS
 from tests.faults.report import load_runs, main, render
-from tests.faults.result import Events, Gaps, Result, gaps
+from tests.faults.result import Enforced, Events, Gaps, Result, gaps
 
+TESTS = Path(__file__).parents[1]
 EVENTS = Events(
     records=1_000_000,
     distinct=990_000,
@@ -31,6 +33,7 @@ RUN = Result(
     attempted={"kill": 3, "kill before_commit": 2, "zombie": 4},
     zombies_fenced=2,
     events=EVENTS,
+    enforced=Enforced(said=9_000, arrived=8_990, repeated=70, on_disk=500),
     model_calls=2_000_000,
     gaps_ms=Gaps(6, 1_000, 4_040, 4_100),
     gaps_ms_by_fault={"zombie": Gaps(1, 4_100, 4_100, 4_100)},
@@ -57,14 +60,26 @@ def test_gaps_are_values_that_occurred(longest_ms: list[int], summed_up: Gaps) -
     [
         "| hour | 0123456789ab | 7 | 60 | 2 | 3 | 1,000,500 | 990,000 | 10,000 | 6 |",
         "| zombie | 1 | 4 |",
-        "| **all kills of ledgers and operators** | 5 |",
+        "| **all kills of ledgers, operators and emitters** | 5 |",
         "| told by Kafka that another owns the partition | 2 |",
+        "| hour | 9,000 | 8,990 | 500 | 70 |",
         "| hour | all | 6 | 1.0 | 4.0 | 4.1 |",
         "|  | zombie | 1 | 4.1 | 4.1 | 4.1 |",
     ],
 )
 def test_a_run_stands_in_every_table(row: str) -> None:
     assert row in render({"hour": RUN})
+
+
+def test_a_run_that_had_no_enforcers_says_nothing_of_them() -> None:
+    older = msgspec.structs.replace(RUN, enforced=None)
+    assert "## Enforcers" not in render({"hour": older})
+
+
+@pytest.mark.parametrize("place", sorted({place for _, places in CLAIMS for place in places}))
+def test_what_is_said_to_be_tried_is_tried(place: str) -> None:
+    file, _, test = place.partition("::")
+    assert f"def {test or 'test_'}" in (TESTS / file).read_text()
 
 
 def test_differences_are_named_and_nothing_is_said_of_none() -> None:

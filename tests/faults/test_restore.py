@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from schemas.state import TaskStateData
 from schemas.topics import Topic, topic_config
-from streams.budget.policy import builtin_policy
+from streams.budget.policy import builtin_policy, policy_from_toml
 from streams.budget.snapshot import task_state
 from streams.budget.state import PartitionState
 from streams.kafka import failpoints, reader
@@ -27,6 +27,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 TASKS = [f"TASK-{number}" for number in range(40)]
 ROUNDS = 60
+FORGOTTEN = [f"FORGOTTEN-{number}" for number in range(10)]
+FORGETFUL = policy_from_toml('version = "forgetful"\n[clock]\nretention_ms = 1_000\n', "test")
+# What a broker does with `tasks` in a week, as soon as it can.
+SOON = {
+    "segment.ms": "50",
+    "min.cleanable.dirty.ratio": "0.001",
+    "max.compaction.lag.ms": "100",
+}
 # The shortest that a broker allows by default: the group waits for it after each death.
 SHORT_SESSION = {
     "STOPLOSS_SESSION_TIMEOUT_MS": "6000",
@@ -65,9 +73,12 @@ async def test_compaction_under_a_restore_changes_nothing_of_what_is_restored(
     topic = world.settings.topic(Topic.TASKS)
     await configure(world, {"segment.ms": "50", "min.compaction.lag.ms": "3600000"})
     async with world.ledger():
+        await world.set_policy(FORGETFUL)
+        await world.send([(task, world.event("task.ended", task)) for task in FORGOTTEN])
         for _ in range(ROUNDS):
             await world.send([world.usage(task, 10) for task in TASKS])
         await world.until_folded()
+        await eventually(lambda: _are_deleted(world))
         monkeypatch.setattr(reader, "FETCH_BYTES_MAX", 16 * 1024)
     client = await start_client(world.settings, [topic], "restore")
     try:
@@ -77,10 +88,11 @@ async def test_compaction_under_a_restore_changes_nothing_of_what_is_restored(
         async with asyncio.TaskGroup() as group:
             restoring = group.create_task(restored(paused))
             await eventually(lambda: _holds(paused.reads == 1))
-            await configure(world, {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.001"})
+            await configure(world, SOON)
             await eventually(lambda: _is_compacted(client, topic, before // 2))
             paused.go_on.set()
         assert paused.reads > 1
+        assert await _are_deleted(world)
     finally:
         await client.close()
     assert states(restoring.result()) == states(undisturbed)
@@ -88,6 +100,22 @@ async def test_compaction_under_a_restore_changes_nothing_of_what_is_restored(
     assert restoring.result().next_offset == undisturbed.next_offset
     async with world.ledger():
         await world.send([world.usage(task, 10) for task in TASKS])
+        await world.until_folded()
+    await world.assert_verified()
+
+
+async def test_when_deletions_are_gone_as_well_nothing_comes_back(
+    proxied: ProxiedBroker, topic_prefix: str
+) -> None:
+    world = await make_world(proxied.servers(CALM), topic_prefix, partitions=1)
+    await configure(world, SOON | {"delete.retention.ms": "0"})
+    async with world.ledger():
+        await world.set_policy(FORGETFUL)
+        await world.send([(task, world.event("task.ended", task)) for task in FORGOTTEN])
+        await eventually(lambda: _are_deleted(world))
+        await eventually(lambda: _is_forgotten(world))
+    async with world.ledger():
+        await world.send([world.usage(task, 10) for task in (*TASKS, *FORGOTTEN)])
         await world.until_folded()
     await world.assert_verified()
 
@@ -141,6 +169,18 @@ async def count(client: Any, topic: str) -> int:  # noqa: ANN401 - aiokafka has 
     while counting.offset < end:
         records += sum(len(chunk.records) for chunk in await counting.read())
     return records
+
+
+async def _are_deleted(world: World) -> bool:
+    """Whether the last that `tasks` says of those who are forgotten is their deletion."""
+    said = {seen.key: seen.envelope for seen in await world.read(Topic.TASKS)}
+    return all(task in said and said[task] is None for task in FORGOTTEN)
+
+
+async def _is_forgotten(world: World) -> bool:
+    """Whether `tasks` says nothing of them any more; the cleaner comes when there is more to clean."""
+    await world.send([world.usage(task, 10) for task in TASKS])
+    return not {seen.key for seen in await world.read(Topic.TASKS)} & set(FORGOTTEN)
 
 
 async def _is_compacted(client: Any, topic: str, at_most: int) -> bool:  # noqa: ANN401

@@ -10,6 +10,7 @@ import aiokafka
 import pytest
 
 from schemas.topics import Topic
+from streams.client import delivery
 from streams.client.emitter import Emitter
 from streams.kafka.settings import Settings, load_settings
 from tests.faults.broker import ProxiedBroker
@@ -47,8 +48,10 @@ async def test_a_producer_that_hears_no_answer_repeats_itself_and_it_stands_ther
     proxy = proxied.proxies[TROUBLED]
     topic = world.settings.topic(Topic.EVENTS)
     async with aiokafka.AIOKafkaProducer(**troubled(proxied, world).producer_kwargs()) as producer:
-        await producer.partitions_for(topic)
-        for number in range(ROUNDS):
+        # A partition that has no leader yet refuses, and of that nobody would hear.
+        for key, value in [world.usage(task, 100) for task in TASKS]:
+            await producer.send_and_wait(topic, value, key.encode())
+        for number in range(1, ROUNDS):
             expected = (number + 1) * len(TASKS)
             async with proxy.faulty(Fault.SILENCE) as met:
                 events = [world.usage(task, 100) for task in TASKS]
@@ -92,6 +95,39 @@ async def test_what_was_sent_and_comes_again_from_the_spool_counts_once(
     sent = await events_by_id(world)
     assert Counter(sent.values()) == {2: ROUNDS * len(TASKS), 1: 1}
     expected = dict.fromkeys(TASKS, ROUNDS * 100) | {"TASK-LAST": 1}
+    async with world.ledger():
+        await eventually(lambda: _is_used(world, expected))
+    await world.assert_verified()
+
+
+async def test_what_was_sent_live_and_again_from_the_spool_counts_once(
+    proxied: ProxiedBroker,
+    topic_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The answer is lost: its producer is thrown away, and the next one has the spool to send."""
+    monkeypatch.setattr(delivery, "ROUND_TIMEOUT_S", 2.0)
+    world = await make_world(proxied.servers(CALM), topic_prefix)
+    emitter = Emitter(troubled(proxied, world), "enforcer", tmp_path / "spool")
+    emitter.usage(TASKS[0], "THINK", input_tokens=100)
+    await eventually(lambda: _holds(emitter.stats.sent == 1))
+    count = ROUNDS * len(TASKS)
+    async with proxied.proxies[TROUBLED].faulty(Fault.SILENCE) as met:
+        for number in range(1, count):
+            emitter.usage(TASKS[number % len(TASKS)], "THINK", input_tokens=100)
+        await eventually(lambda: _holds("events cannot be sent" in caplog.text))
+        live = await events_by_id(world)
+        assert live.total() > 1
+        assert met.stalled_bytes > 0
+        assert emitter.stats.sent == 1
+        assert emitter.stats.spooled == count - 1
+    assert await asyncio.to_thread(emitter.close, 60)
+    sent = await events_by_id(world)
+    assert len(sent) == count
+    assert Counter(sent.values()) == {2: len(live) - 1, 1: count - len(live) + 1}
+    expected = dict.fromkeys(TASKS, ROUNDS * 100)
     async with world.ledger():
         await eventually(lambda: _is_used(world, expected))
     await world.assert_verified()

@@ -149,6 +149,23 @@ async def _runs(ledger: RunningLedger) -> bool:
     return ledger.health.state is Health.RUNNING
 
 
+async def test_an_older_record_of_the_partition_that_comes_again_is_found_out(
+    world: World,
+) -> None:
+    """It is whole, and from its offset on everything would be folded a second time."""
+    older = await stored(world, "partition/0")
+    async with world.ledger():
+        await uses(world, world.task_in(0), 11)
+    await plant(world, "partition/0", json.dumps(older).encode())
+    async with world.ledger() as ledger:
+        await until_named(ledger, "partition/0")
+        ran = await run(world, "recover", "partition/0", *WHY, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert (ran.answer["done"], ran.answer["keys"]) == ("rebuilt", ["partition/0"])
+        await uses(world, world.task_in(0), 13)
+    assert (await run(world, "verify")).code == 0
+
+
 async def test_a_foreign_record_stops_its_partition_until_it_is_deleted(world: World) -> None:
     await plant(world, "hello", b'{"data": {"x": 1}}')
     async with world.ledger() as ledger:

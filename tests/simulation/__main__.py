@@ -10,42 +10,11 @@ import sys
 import threading
 import time
 
-from tests.simulation.faults import Met
 from tests.simulation.history import Outcome, run_history
+from tests.simulation.tally import Tally
 
 TOLD_EVERY_S = 10.0
 PROBLEMS_SHOWN_MAX = 3
-
-
-class Tally:
-    """What many histories came to."""
-
-    def __init__(self) -> None:
-        self.histories = self.events = self.failed = 0
-        self.simulated_s = 0.0
-        self.met = Met()
-
-    def add(self, outcome: Outcome) -> None:
-        self.histories += 1
-        self.events += outcome.events
-        self.failed += bool(outcome.problems)
-        self.simulated_s += outcome.simulated_s
-        self.met.add(outcome.met)
-
-    def line(self) -> str:
-        return (
-            f"{self.histories} histories, {self.simulated_s / 3600:.2f} simulated hours, "
-            f"{self.events} events, {self.met.crashes.total()} crashes, {self.failed} with problems"
-        )
-
-    def show(self) -> None:
-        _say(self.line())
-        for fault, count in self.met.faults.most_common():
-            _say(f"{count:9} {fault.value}")
-        _say(f"{self.met.fenced:9} requests of an owner that had been replaced")
-        _say("crashes by place:")
-        for place, count in self.met.crashes.most_common():
-            _say(f"{count:9} {place}")
 
 
 def main(arguments: list[str]) -> int:
@@ -59,8 +28,8 @@ def main(arguments: list[str]) -> int:
     # Not the seeds that the tests run, unless they are asked for.
     seed = random.SystemRandom().getrandbits(40) if asked.seed is None else asked.seed
     _say(f"seeds from {seed}")
-    end_s = time.monotonic() + asked.minutes * 60
-    told_s = time.monotonic()
+    begun_s = told_s = time.monotonic()
+    end_s = begun_s + asked.minutes * 60
     stopped = threading.Event()  # what was found until Ctrl-C is shown
     signal.signal(signal.SIGINT, lambda _number, _frame: stopped.set())
     while time.monotonic() < end_s and not stopped.is_set():
@@ -70,9 +39,10 @@ def main(arguments: list[str]) -> int:
             _show(outcome)
         if time.monotonic() - told_s > TOLD_EVERY_S:
             told_s = time.monotonic()
-            _say(tally.line())
+            _say(tally.line(time.monotonic() - begun_s))
         seed += 1
-    tally.show()
+    for line in tally.lines(time.monotonic() - begun_s):
+        _say(line)
     return bool(tally.failed)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from schemas.topics import Topic
 from streams.kafka.ports import Record
-from tests.simulation.broker import BrokerError, Stored
+from tests.simulation.broker import BrokerError
+from tests.simulation.compaction import Cleaned
 from tests.simulation.links import Link, SimulatedBatch, SimulatedReader, SimulatedWriter
+from tests.simulation.log import Stored
 from tests.simulation.network import NoAnswerError
 
 
@@ -138,6 +140,19 @@ class EndNotSeen(Link):
     readers: type[SimulatedReader] = _NearSighted
 
 
+class _CleansByAborted(SimulatedReader):
+    def clean(self) -> Cleaned:
+        newest = {one.key: one.offset for one in self.log.records}
+        self.log.records = [one for one in self.log.records if one.offset == newest[one.key]]
+        return super().clean()
+
+
+class AbortedSupersede(Link):
+    """Removes records because of later ones that were aborted."""
+
+    readers: type[SimulatedReader] = _CleansByAborted
+
+
 BROKEN: tuple[type[Link], ...] = (
     StateAndOutputsApart,
     DeliveriesNotAwaited,
@@ -148,4 +163,5 @@ BROKEN: tuple[type[Link], ...] = (
     UncommittedRead,
     RecordsReadAgain,
     EndNotSeen,
+    AbortedSupersede,
 )

@@ -8,18 +8,14 @@ arrives; what it costs to get here is the network's matter.
 """
 
 import asyncio
-import enum
 import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
-
 from streams.kafka.ports import Record
-
-Place = tuple[str, int]  # topic, partition
-Headers = Sequence[tuple[str, bytes | None]]
+from tests.simulation.compaction import Cleaner
+from tests.simulation.log import Fate, Headers, Partition, Place, Transaction
 
 MARKER_WITHIN_S = 0.05
 
@@ -38,98 +34,6 @@ class OutOfRangeError(BrokerError):
     def __init__(self, end: int) -> None:
         super().__init__(f"the log ends at {end}")
         self.end = end
-
-
-class Fate(enum.Enum):
-    """What becomes of a transaction; it is decided once."""
-
-    OPEN = "open"
-    COMMITTED = "committed"
-    ABORTED = "aborted"
-
-
-class Transaction:
-    """Records that become visible together, or never."""
-
-    def __init__(self) -> None:
-        self.fate = Fate.OPEN
-        self.places: set[Place] = set()
-        self.written: set[Place] = set()
-
-
-class Stored(Struct, frozen=True):
-    """A record as a reader sees it, and the transaction that it belongs to."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-    transaction: Transaction | None = None
-
-
-class Partition:
-    """One partition of one topic."""
-
-    def __init__(self) -> None:
-        self.records: list[Stored] = []
-        self.end = 0
-        self._open: dict[Transaction, int] = {}
-        self._arrived: list[asyncio.Future[None]] = []
-
-    @property
-    def stable_end(self) -> int:
-        """The last stable offset: nothing before it will change what it is."""
-        return min(self._open.values(), default=self.end)
-
-    def append(
-        self,
-        at_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        headers: Headers = (),
-        transaction: Transaction | None = None,
-    ) -> int:
-        offset = self.end
-        if transaction is not None:
-            self._open.setdefault(transaction, offset)
-        self.records.append(Stored(offset, at_ms, key, value, headers, transaction))
-        self.end += 1
-        self._wake()
-        return offset
-
-    def mark(self, transaction: Transaction) -> None:
-        """Write the marker that says what became of a transaction."""
-        self.end += 1
-        self._open.pop(transaction, None)
-        self._wake()
-
-    def committed(self, offset: int = 0, until: int | None = None) -> list[Stored]:
-        """Return what a reader of committed records sees from `offset` on."""
-        end = self.stable_end if until is None else until
-        found: list[Stored] = []
-        for record in reversed(self.records):
-            if record.offset < offset:
-                break
-            if record.offset < end and (
-                record.transaction is None or record.transaction.fate is Fate.COMMITTED
-            ):
-                found.append(record)
-        found.reverse()
-        return found
-
-    def arrival(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Return what is done when the partition changes."""
-        future = loop.create_future()
-        self._arrived.append(future)
-        return future
-
-    def _wake(self) -> None:
-        waiting, self._arrived = self._arrived, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
 
 
 class _Producer:
@@ -161,12 +65,21 @@ class Broker:
     ) -> None:
         self._loop, self._chance, self._clock_ms, self._tell = loop, chance, clock_ms, tell
         self._partitions: dict[Place, Partition] = defaultdict(Partition)
+        self._cleaners: dict[Place, Cleaner] = {}
         self._producers: dict[str, _Producer] = defaultdict(_Producer)
         self.fenced = 0  # requests of an epoch that is over
         self.on_append: Callable[[Record], None] = lambda _record: None
 
     def partition(self, topic: str, partition: int) -> Partition:
         return self._partitions[topic, partition]
+
+    def cleaner(self, topic: str, partition: int) -> Cleaner:
+        """Return who may remove records of a partition."""
+        cleaner = self._cleaners.get((topic, partition))
+        if cleaner is None:
+            cleaner = Cleaner(self.partition(topic, partition))
+            self._cleaners[topic, partition] = cleaner
+        return cleaner
 
     @property
     def is_quiet(self) -> bool:

@@ -33,6 +33,9 @@ class Fault(enum.StrEnum):
     CLOCK_JUMP = "clock jump"
     CLOCK_BACK = "clock back"  # the broker's, when another one leads
     CLOCK_SKEW = "clock skew"  # of the ledgers' machines
+    COMPACTION = "compaction"  # has removed records of `tasks`
+    COMPACTION_AHEAD = "compaction ahead of a restore"  # of what it had not read yet
+    DELETION_GONE = "deletion gone"  # with the last sign that its key was ever there
 
 
 # Kinds of requests, in the order in which an owner makes them, and where in each a process can die.

@@ -32,7 +32,7 @@ JUDGED = (Topic.TASKS, *OUTPUTS)
 
 
 class WrittenLog(Protocol):
-    """All that is committed, as anybody can read it; nothing is removed from it."""
+    """All that is committed, as anybody can read it; compaction has removed nothing from it."""
 
     @property
     def partitions(self) -> int:
@@ -46,7 +46,7 @@ class WrittenLog(Protocol):
         """Return a topic's name."""
 
     def committed(self, topic: Topic, partition: int) -> Sequence[RawRecord]:
-        """Return the committed records, in order."""
+        """Return the records that were ever committed, in order."""
 
 
 Judge = Callable[[WrittenLog], Sequence[object]]

@@ -17,15 +17,10 @@ from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchE
 from streams.kafka.ports import Chunk, Record
 from streams.kafka.session import At, States
 from streams.kafka.settings import Settings
-from tests.simulation.broker import (
-    Broker,
-    BrokerError,
-    Fate,
-    FencedEpochError,
-    OutOfRangeError,
-    Stored,
-)
+from tests.simulation.broker import Broker, BrokerError, FencedEpochError, OutOfRangeError
+from tests.simulation.compaction import Cleaned
 from tests.simulation.faults import Fault
+from tests.simulation.log import Fate, Stored
 from tests.simulation.network import Network, NoAnswerError, Sender
 
 FETCH_WAIT_S = 0.5
@@ -205,7 +200,8 @@ class SimulatedReader:
     def __init__(self, link: Link, topic: str, partition: int, offset: int) -> None:
         self.link, self.topic, self._partition = link, topic, partition
         self.log = link.broker.partition(topic, partition)
-        self._kind = "restore" if topic == link.settings.topic(Topic.TASKS) else "read"
+        self.cleaner = link.broker.cleaner(topic, partition)
+        self._restores = topic == link.settings.topic(Topic.TASKS)
         self.offset = offset
 
     def seek(self, offset: int) -> None:
@@ -213,8 +209,9 @@ class SimulatedReader:
 
     async def read(self) -> Sequence[Chunk]:
         offset = self.offset
+        kind = "restore" if self._restores else "read"
         try:
-            chunks = await _available(self.link.ask(self._kind, partial(self._fetch, offset)))
+            chunks = await _available(self.link.ask(kind, partial(self._fetch, offset)))
         except OutOfRangeError as error:
             raise OffsetGoneError(self.topic, self._partition, offset, 0, error.end) from error
         if chunks:
@@ -224,8 +221,12 @@ class SimulatedReader:
     async def _fetch(self, offset: int) -> list[Chunk]:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + FETCH_WAIT_S
+        if offset and self._is_cleaned_ahead:
+            self._clean_ahead(offset)
         while True:
             end = self.end()
+            if offset >= end:
+                self.cleaner.restore_ends(self.link.sender)
             if offset > end:
                 raise OutOfRangeError(end)
             if offset < end:
@@ -238,6 +239,22 @@ class SimulatedReader:
                     await self.log.arrival(loop)
             except TimeoutError:
                 return []
+
+    @property
+    def _is_cleaned_ahead(self) -> bool:
+        return self._restores and self.link.network.has(Fault.COMPACTION_AHEAD)
+
+    def _clean_ahead(self, offset: int) -> None:
+        """Remove records between two reads of somebody who restores."""
+        network = self.link.network
+        cleaned = self.clean()
+        if cleaned.superseded and cleaned.superseded[-1] >= offset:
+            network.note(Fault.COMPACTION_AHEAD)
+        if cleaned.deletions:
+            network.note(Fault.DELETION_GONE)
+
+    def clean(self) -> Cleaned:
+        return self.cleaner.clean(may_forget=self.link.network.has(Fault.DELETION_GONE))
 
     def end(self) -> int:
         return self.log.stable_end
@@ -254,6 +271,8 @@ class SimulatedReader:
             records, found = found[:size], found[size:]
             offset = records[-1].offset + 1 if found else end
             chunks.append(Chunk(records, offset, end))
+            if self._is_cleaned_ahead:
+                break  # more reads, and more between them
         return chunks or [Chunk([], end, end)]
 
     async def end_offset(self) -> int:
@@ -263,8 +282,11 @@ class SimulatedReader:
         return self.end()
 
     async def first_offset(self) -> int:
-        await _available(self.link.ask("offsets", _nothing))
+        await _available(self.link.ask("offsets", self._begun))
         return 0
+
+    async def _begun(self) -> None:
+        self.cleaner.restore_begins(self.link.sender)
 
 
 Link.writers, Link.readers, Link.batches = SimulatedWriter, SimulatedReader, SimulatedBatch

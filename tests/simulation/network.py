@@ -37,6 +37,14 @@ class Network:
         self.is_out = False
         self._on_the_way: dict[asyncio.Task[None], None] = {}  # a set's order would be chance
 
+    def has(self, fault: Fault) -> bool:
+        """Whether a fault may happen now."""
+        return not self.is_calm and self._weather.has(fault)
+
+    def note(self, fault: Fault) -> None:
+        """Count a fault that has happened."""
+        self._met.faults[fault] += 1
+
     def close(self) -> None:
         """Let what is on its way arrive nowhere."""
         for task in self._on_the_way:
@@ -44,11 +52,9 @@ class Network:
 
     def meets(self, fault: Fault) -> bool:
         """Roll the dice for one fault of one request."""
-        if self.is_calm or not self._weather.has(fault):
+        if not self.has(fault) or self._chance.random() >= self._weather.rate:
             return False
-        if self._chance.random() >= self._weather.rate:
-            return False
-        self._met.faults[fault] += 1
+        self.note(fault)
         return True
 
     async def ask(

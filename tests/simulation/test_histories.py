@@ -6,14 +6,17 @@ A failure names its seed; `python -m tests.simulation --seed N --trace` shows th
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.broken import BROKEN
-from tests.simulation.faults import ANYWHERE, IN_DOUBT, Fault, Met
+from tests.simulation.conftest import SAID
+from tests.simulation.faults import ANYWHERE, IN_DOUBT, Fault
 from tests.simulation.history import Outcome, run_history
 from tests.simulation.links import Link
+from tests.simulation.tally import Tally
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 500
@@ -22,8 +25,16 @@ LONG = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> list[Outcome]:
-    return [run_history(seed) for seed in range(SEEDS)]
+def outcomes(pytestconfig: pytest.Config) -> list[Outcome]:
+    begun_s = time.monotonic()
+    tally = Tally()
+    found = []
+    for seed in range(SEEDS):
+        outcome = run_history(seed)
+        tally.add(outcome)
+        found.append(outcome)
+    pytestconfig.stash[SAID] = [tally.line(time.monotonic() - begun_s)]
+    return found
 
 
 @LONG
@@ -38,11 +49,13 @@ def test_whatever_happens_every_input_has_its_output_once(outcomes: list[Outcome
 
 @LONG
 def test_every_fault_has_really_happened(outcomes: list[Outcome]) -> None:
-    met = Met()
+    tally = Tally()
     for outcome in outcomes:
-        met.add(outcome.met)
+        tally.add(outcome)
+    met = tally.met
     assert [fault.value for fault in Fault if not met.faults[fault]] == []
     assert met.fenced > 0
+    assert tally.simulated_s > 1_800
     assert [place for place in (*IN_DOUBT, ANYWHERE) if not met.crashes[place]] == []
 
 

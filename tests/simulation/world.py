@@ -17,11 +17,12 @@ from schemas.topics import Topic
 from streams.budget.policy import Policy
 from streams.kafka.ports import RawRecord, Record
 from streams.kafka.settings import Settings
-from tests.simulation.broker import Broker, BrokerError, Fate
+from tests.simulation.broker import Broker, BrokerError
 from tests.simulation.faults import ANYWHERE, Fault, Met, draw_weather
 from tests.simulation.group import Group
 from tests.simulation.judge import next_offset
 from tests.simulation.links import Link
+from tests.simulation.log import Fate, newest
 from tests.simulation.loop import StandstillError, VirtualLoop
 from tests.simulation.network import Network, Sender
 from tests.simulation.process import Process
@@ -43,6 +44,8 @@ ENDED_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.1
 BURST_S = 0.3
 STEPS_MAX = 1_000_000  # a history has some thousands
+CLEANINGS_MAX = 8
+AGE_MS = 700_000  # longer than tasks live without an event, and than ended ones are kept
 ANYWHERE_STEPS = 300  # between two crashes that are anywhere
 
 Tell = Callable[[str], None]
@@ -100,7 +103,7 @@ class World:
         return self.settings.topic(topic)
 
     def committed(self, topic: Topic, partition: int) -> Sequence[RawRecord]:
-        return self._broker.partition(self.topic(topic), partition).committed()
+        return self._broker.partition(self.topic(topic), partition).ever_committed()
 
     # What happens.
 
@@ -120,6 +123,7 @@ class World:
             serving = [tasks.create_task(self._serve()) for _ in range(self._process_count)]
             self._plan_events()
             self._plan_trouble()
+            self._plan_compaction()
             # Zombies make the span longer while it is waited for.
             while (left_s := self._span_s - loop.time()) > 0:  # noqa: ASYNC110 - not for a condition
                 await asyncio.sleep(left_s)
@@ -132,6 +136,7 @@ class World:
             for task in late:
                 task.cancel()
         self._network.close()
+        self._check_cleaned()
         loop.on_step(lambda: None)
         self.simulated_s = loop.time()
         self.met.fenced = self._broker.fenced
@@ -296,6 +301,30 @@ class World:
                     at_s = self._chance.uniform(0, self._span_s)
                     self._loop.call_later(at_s, self._trouble, fault, happen)
 
+    def _plan_compaction(self) -> None:
+        """Plan when the cleaner comes; what it does is no trouble, so it comes after the calm too."""
+        if self.weather.has(Fault.COMPACTION):
+            for _ in range(self._chance.randint(1, CLEANINGS_MAX)):
+                at_s = self._chance.uniform(0, 2 * self._span_s)
+                kept = self._chance.choice((0, 0, 3, 20))
+                self._loop.call_later(at_s, self._compact, kept)
+        if self.weather.has(Fault.DELETION_GONE):
+            # What is alive is abandoned after the first age, and forgotten after the second; then
+            # deletions are seen by one cleaning, and gone with another.
+            for share in (0.2, 0.4):
+                self._loop.call_later(share * self._span_s, self._pass_an_age)
+            for share in (0.5, 0.6, 0.7):
+                self._loop.call_later(share * self._span_s, self._compact, 0)
+
+    def _compact(self, newest_kept: int) -> None:
+        may_forget = self.weather.has(Fault.DELETION_GONE)
+        for partition in range(self.settings.partitions):
+            cleaner = self._broker.cleaner(self.topic(Topic.TASKS), partition)
+            cleaned = cleaner.clean(newest_kept=newest_kept, may_forget=may_forget)
+            self.met.faults[Fault.COMPACTION] += bool(cleaned.superseded)
+            self.met.faults[Fault.DELETION_GONE] += bool(cleaned.deletions)
+            self.tell(f"compaction {partition}: {len(cleaned.superseded)} records are gone")
+
     def _trouble(self, fault: Fault, happen: Callable[[], None]) -> None:
         if not self._network.is_calm:
             self.met.faults[fault] += 1
@@ -333,6 +362,9 @@ class World:
 
     def _jump(self) -> None:
         self._jumped_ms += self._chance.choice((1_000, 30_000, 200_000, 700_000))
+
+    def _pass_an_age(self) -> None:
+        self._jumped_ms += AGE_MS
 
     def _calm_down(self) -> None:
         self.tell("calm")
@@ -380,6 +412,13 @@ class World:
                 f"a heartbeat of partition {partition} tells of offset {told.data.next_offset}; "
                 f"committed is {decided}"
             )
+
+    def _check_cleaned(self) -> None:
+        """Whoever reads what compaction has left knows what a reader of everything knows."""
+        for partition in range(self.settings.partitions):
+            log = self._broker.partition(self.topic(Topic.TASKS), partition)
+            if newest(log.committed()) != newest(log.ever_committed()):
+                self.problems.append(f"compaction of partition {partition} has lost something")
 
     def _end(self) -> None:
         self._is_over = True

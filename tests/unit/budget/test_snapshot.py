@@ -188,6 +188,12 @@ def change(world: World, key: str, edit: Callable[[Any], object]) -> None:
         ),
         pytest.param(
             OWN_SUBJECT,
+            lambda data: data.update(next_offset=7),
+            "it goes on at offset 7; TASK-1 is at 7",
+            id="an older one that came again",
+        ),
+        pytest.param(
+            OWN_SUBJECT,
             lambda data: data["policy"].update(hash="0"),
             "its policy 0 is not there",
             id="the partition's policy is gone",
