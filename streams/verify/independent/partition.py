@@ -23,6 +23,7 @@ from streams.verify.independent.wire import (
     Headers,
     RefusedError,
     absolute_limits,
+    check_address,
     check_rules,
     read_event,
 )
@@ -64,16 +65,17 @@ class Partition(Refusals):
             is_refused: there is a dead letter of it. That is believed of a policy alone: the
                 contract does not say how its hash is made.
         """
-        self._offset, self._expected = offset, []
+        self._offset, self._append_ms, self._expected = offset, append_ms, []
         self.subject, self.linked, self.unsure = None, [], []
-        self.traceparent = self._event_id = self.claimed = None
+        self.traceparent = self.letter_traceparent = self._event_id = self.claimed = None
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
-            event = read_event(value, headers, self.number)
+            event = read_event(value, headers)
             self.traceparent = event.traceparent
             self._take(event, value, is_refused=is_refused)
-        except RefusedError:
+        except RefusedError as refused:
+            self.letter_traceparent = refused.traceparent or self.traceparent
             self._letter(value)
         return self._expected
 
@@ -144,6 +146,7 @@ class Partition(Refusals):
 
     def _take(self, event: Event, value: bytes | None, *, is_refused: bool) -> None:
         self.subject = event.subject
+        check_address(event, self.number)
         if event.subject == self.own_subject:
             self._take_for_all(event, is_refused=is_refused)
             return
@@ -222,6 +225,7 @@ class Partition(Refusals):
     def _check_overrides(self, task: Task, event: Event, value: bytes | None) -> None:
         overrides = event.data.get("budget_overrides")
         if overrides is not None and _overrides(overrides, task.policy) is None:
+            self.letter_traceparent = self.traceparent
             self._letter(value)
             task.flags.add("overrides_refused")
 
@@ -250,8 +254,8 @@ class Partition(Refusals):
         if task.open_run is not None:
             task.flags.add("superseded")
         self._close(task, "superseded", event)
-        run.opened_ms, run.started_ms, run.source = self.clock_ms, event.time_ms(), event.source
-        late_ms = self.clock_ms - run.started_ms
+        run.opened_ms, run.started_ms, run.source = self.clock_ms, event.time_ms, event.source
+        late_ms = self._append_ms - run.started_ms
         run.is_historical = late_ms > task.policy.historical_after_ms
         if task.is_open:
             task.open_phase, task.open_run = phase, run
@@ -347,13 +351,13 @@ class Partition(Refusals):
         """Note by its source's time when a run ended, and whether it took an impossible time."""
         if run.opened_ms is None and outcome == "open_at_end":
             return  # nothing has ended it but its task
-        run.ended_ms = self.clock_ms if event is None else event.time_ms()
+        run.ended_ms = self.clock_ms if event is None else event.time_ms
         run.is_skewed = False
         max_ms = task.policy.execution_max_ms
         if event is not None and "duration_ms" in event.data:
             run.is_skewed = not 0 <= event.data["duration_ms"] <= max_ms
         elif event is not None and run.started_ms is not None and run.source == event.source:
-            run.is_skewed = not 0 <= event.time_ms() - run.started_ms <= max_ms
+            run.is_skewed = not 0 <= event.time_ms - run.started_ms <= max_ms
         elif run.opened_ms is not None and not run.is_historical:
             run.is_skewed = self.clock_ms - run.opened_ms > max_ms
         if run.is_skewed:
@@ -368,7 +372,7 @@ class Partition(Refusals):
             if run.source != event.source:
                 run.measured_ms, run.is_confirmed = None, False
                 return False
-            duration_ms = event.time_ms() - run.started_ms
+            duration_ms = event.time_ms - run.started_ms
         run.is_confirmed = 0 <= duration_ms <= task.policy.execution_max_ms
         run.measured_ms = duration_ms if run.is_confirmed else 0
         return run.is_confirmed
@@ -545,7 +549,7 @@ def _spent_of(phase: str) -> list[CellKey]:
 
 def _overrides(value: Any, policy: Policy) -> dict[str, dict[str, int]] | None:  # noqa: ANN401
     """Return a task's overrides; None where one of them is not allowed, which refuses all."""
-    if value is None:
+    if value is None or value == {}:
         return {}
     try:
         limits = absolute_limits(value)

@@ -45,8 +45,9 @@ class Standing:
         self.unsure: list[str] = []  # tasks that the last event may have decided on
         self.forgotten: list[str] = []  # where that is so: until somebody has taken note
         self.traceparent: str | None = None  # of the last event
+        self.letter_traceparent: str | None = None  # of what was refused, as far as it was read
         self._event_id: str | None = None  # of it, where it counts
-        self._offset = 0
+        self._offset = self._append_ms = 0
         self._expected: list[Expected] = []
 
     def _open_tasks(self) -> list[Task]:
