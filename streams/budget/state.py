@@ -164,7 +164,7 @@ class Phase:
 
 
 class Block(Struct, frozen=True, gc=False):
-    """The crossing that blocked a task, until its overshoot is published."""
+    """A crossing that blocks a task, as long as its cell stands at block."""
 
     phase: str | None
     metric: int
@@ -211,7 +211,7 @@ class Task:
     decisions: int = 0
     outcome: TaskOutcome | None = None
     ended_ms: int | None = None
-    block: Block | None = None
+    blocks: tuple[Block, ...] = ()  # in the order of their crossings
     sequences: dict[str, int] = field(default_factory=dict)
     recent: list[int] | None = None
 

@@ -7,7 +7,7 @@ from typing import Any
 from streams.verify.independent.expected import Expected
 from streams.verify.independent.limits import BLOCK, LEVELS, CellKey, Policy
 from streams.verify.independent.refusals import Refusals
-from streams.verify.independent.standing import BREAKER, SPENT
+from streams.verify.independent.standing import BREAKER, SPENT, one_of
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -392,7 +392,6 @@ class Partition(Refusals):
                     self._breach(task, key, used, level, is_withdrawn=True)
                     if level == BLOCK:
                         task.blocks.pop(key, None)
-                        task.has_lost_block = True
             if stays < cell.level:
                 cell.level = stays
                 self._touched[task.id] = task
@@ -411,8 +410,9 @@ class Partition(Refusals):
         self._cross_all(task, list(task.cells), self.clock_ms)
         self._settle()  # while it is open
         task.ended_ms, task.outcome = self.clock_ms, outcome
-        self._lifecycle(task, "ended", outcome=outcome, overshoot=self._overshoot(task), **said)
-        self._end_block(task)
+        overshoot = one_of(self._overshoot(task).values())
+        self._lifecycle(task, "ended", outcome=outcome, overshoot=overshoot, **said)
+        task.blocks.clear()
 
     def _granted(self, task: Task, event: Event) -> None:
         self._grant(task, event.data.get("multiplier") or event.data["limits"], event)
@@ -420,7 +420,7 @@ class Partition(Refusals):
     def _grant(self, task: Task, grant: Decimal | dict[str, dict[str, int]], event: Event) -> None:
         task.grants.append(grant)
         task.limits_version += 1
-        overshoot = self._overshoot(task)
+        overshoot = one_of(self._overshoot(task).values())
         self._set_limits(task)
         self._lifecycle(task, "granted", **_who(event), overshoot=overshoot)
 

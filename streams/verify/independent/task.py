@@ -68,6 +68,14 @@ class Run:
 
 
 @dataclass(slots=True)
+class Block:
+    """When a cell came to block, by input and clock, and what had been used then."""
+
+    at: tuple[int, int]
+    used: int
+
+
+@dataclass(slots=True)
 class Cell:
     """A limit, and the level that it stands at; `firm`: what a measured latency has confirmed."""
 
@@ -110,8 +118,7 @@ class Task:
     open_phase: str | None = None
     open_run: Run | None = None
     flags: set[str] = field(default_factory=set)
-    blocks: dict[CellKey, set[int]] = field(default_factory=dict)  # what had been used at a block
-    has_lost_block: bool = False  # one of them stands no more, another one may
+    blocks: dict[CellKey, Block] = field(default_factory=dict)  # of cells that stand at block
     verdict: int = 0
     decisions: int = 0
     inherited_from: str | None = None
