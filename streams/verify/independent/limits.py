@@ -123,7 +123,7 @@ def _ladder(shares: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [
         (level, int(Decimal(shares[name]) * PARTS))
         for level, name in enumerate(LEVELS)
-        if level and shares.get(name) is not None
+        if level and shares.get(name) not in (None, "never")  # the policy file's word for null
     ]
 
 

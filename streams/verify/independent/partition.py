@@ -217,7 +217,8 @@ class Partition(Refusals):
         if "parent_task_id" in data:
             self._link(task, data["parent_task_id"])
         self._lifecycle(task, "started", by=data.get("by"), overshoot=overshoot)
-        self._roll_up(task, task.spent_tokens, task.spent_cost)
+        if task.spent_tokens or task.spent_cost:
+            self._roll_up(task, task.spent_tokens, task.spent_cost)
         for name in self._descendants(task.id):
             below = self._touched[name] = self.tasks[name]
             self._take_over(below)

@@ -76,8 +76,6 @@ class Standing:
             above = parent.parent
 
     def _roll_up(self, task: Task, metered: int, cost: int) -> None:
-        if not metered and not cost:
-            return
         for above in self._ancestors(task):
             above.last_ms = self.clock_ms
             above.spent_tokens += metered

@@ -20,6 +20,9 @@ STARTED = record("task.started", "U", "e-1", {"labels": {}}, START_MS)
 AGAIN = record("task.started", "T", "e-1", {"labels": {}}, START_MS)
 GRANT = record("task.granted", "T", "e-1", {"by": "a", "reason": "b", "multiplier": 2}, START_MS)
 FEW, MANY = b"[" * 200 + b"]" * 200, b"[" * 300 + b"]" * 300
+SET_AGAIN = record("policy.set", OWN_SUBJECT, "e-1", policy_data(POLICY), START_MS)
+CHILD = record("task.started", "C", "e-1", {"parent_task_id": "T"}, START_MS)
+UNKNOWN = record("phase.usage", "C", "e-2", {"phase": "PR", "usage_known": False}, START_MS)
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -78,6 +81,9 @@ def letters(value: bytes | None, headers: Headers = ()) -> int:
         ),
         pytest.param(GRANT.replace(b":2}", b":2.000000000}"), id="nine decimals"),
         pytest.param(USAGE.replace(b'"A"', b'"default"'), id="a phase that is called default"),
+        pytest.param(
+            SET_AGAIN.replace(b'"block":null', b'"block":"never"'), id="a level that is never"
+        ),
         pytest.param(
             record("phase.usage", "T", "used", {"phase": "A", "cost_usd": "NaN"}, START_MS),
             id="sent before, and no number now",
@@ -157,6 +163,18 @@ DATA = b'{"phase":"A","input_tokens":7}'
 )
 def test_binary_mode_is_bounded_as_the_structured_one(data: bytes, refused: int) -> None:
     assert letters(data, ATTRIBUTES) == refused
+
+
+def test_what_a_child_uses_keeps_its_parent_also_where_nobody_knows_how_much() -> None:
+    start = record("task.started", "T", "begun", {}, START_MS)
+    days = [(start, 0), (CHILD, 0), (UNKNOWN, 5), (TICK, 9)]
+    inputs: list[Input] = [
+        (offset, START_MS + day * 86_400_000, b"T", value, ())
+        for offset, (value, day) in enumerate(days)
+    ]
+    records = written(inputs)
+    assert [str(one) for one in Judge(records).differences()] == []
+    assert not any(b'"ended"' in (value or b"") for _, _, value in records.outputs["lifecycle"])
 
 
 @pytest.mark.parametrize(
