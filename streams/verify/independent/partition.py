@@ -84,33 +84,47 @@ class Partition(Refusals):
     def _move_clock(self, append_ms: int) -> None:
         """Decide what became due, each thing at its own deadline, then let the clock stand there.
 
-        Levels of one instant are one decision of each task. What ends or forgets a task, or says that
-        it is stuck, comes after the decision on the levels before it.
+        Levels of one instant are one decision of each task, whatever else is due then. What ends or
+        forgets a task, or says that it is stuck, comes after them.
         """
         heap = self._heap
         while heap and heap[0][0] <= append_ms:
+            at_ms = heap[0][0]
+            later = self._cross_due(at_ms)
+            self._settle()
+            for task in later:
+                if task.id in self.tasks:
+                    self._decide_due(task, at_ms)
+        self.clock_ms = append_ms
+
+    def _cross_due(self, at_ms: int) -> list[Task]:
+        """Reach the levels that are due at an instant; return the tasks of which more is due then."""
+        heap, later = self._heap, []
+        while heap and heap[0][0] <= at_ms:
             due_ms, task_id = heapq.heappop(heap)
             task = self.tasks.get(task_id)
             if task is None or task.due_ms != due_ms:
                 continue
             task.due_ms = None
             due = task.next_due(self.clock_ms)
-            if due[0] <= due_ms and due[2] == FORGET_DUE and self.children.get(task_id):
-                task.due_ms = KEPT  # the last of its children takes it along
+            if due[0] <= at_ms and due[2] != LEVEL_DUE:
+                later.append(task)
                 continue
-            if due[0] <= due_ms:
-                if due_ms > self.clock_ms:
-                    self._settle()
-                    self.clock_ms = due_ms
-                if due[2] == LEVEL_DUE:
-                    self._cross_all(task, due[3], due_ms, is_firm=False)
-                else:
-                    self._settle()
-                    self._due(task, due[1], due[2])
-            if task_id in self.tasks:
-                self._schedule(task)
-        self._settle()
-        self.clock_ms = append_ms
+            if due[0] <= at_ms:
+                self.clock_ms = max(self.clock_ms, at_ms)
+                self._cross_all(task, due[3], at_ms, is_firm=False)
+            self._schedule(task)
+        return later
+
+    def _decide_due(self, task: Task, at_ms: int) -> None:
+        due = task.next_due(self.clock_ms)
+        if due[2] == FORGET_DUE and self.children.get(task.id):
+            task.due_ms = KEPT  # the last of its children takes it along
+            return
+        self.clock_ms = max(self.clock_ms, at_ms)
+        self._due(task, due[1], due[2])
+        if task.id in self.tasks:
+            self._schedule(task)
 
     def _schedule(self, task: Task) -> None:
         due = task.next_due(self.clock_ms)

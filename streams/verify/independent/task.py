@@ -25,7 +25,8 @@ CLASS_FLAGS = {
     "critical_unreviewed",
     "override_below_limit",
 }
-# What becomes due, in the order in which it is decided where a moment is the same.
+# What becomes due, in the order in which it is decided where moment and phase are the same; levels
+# come before all else of a moment.
 LEVEL_DUE, STUCK_DUE, END_DUE, FORGET_DUE = range(4)
 Due = tuple[int, str, int, tuple[CellKey, ...]]  # when, of which phase, what, and of which cells
 
@@ -312,7 +313,7 @@ class Task:
                 dues.append((run.opened_ms + self.policy.stuck_after_ms, phase, STUCK_DUE, ()))
             if run.estimates():
                 dues += self._level_dues(run, phase, now_ms)
-        return min(dues, key=lambda due: due[:3])
+        return min(dues, key=lambda due: (due[0], due[2] != LEVEL_DUE, *due[1:3]))
 
     def _level_dues(self, run: Run, phase: str, now_ms: int) -> Iterator[Due]:
         assert run.opened_ms is not None, "an open run was begun"
