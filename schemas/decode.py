@@ -4,6 +4,7 @@ The good path is one call into msgspec. Only a record that it refuses is read a 
 the field and the value.
 """
 
+import json
 from collections.abc import Sequence
 
 import msgspec
@@ -67,6 +68,9 @@ def _decode(value: bytes) -> Event | Refusal:
             return refused
         without_nulls = _without_nulls(value)
         return explain(value, error) if without_nulls is None else _decode(without_nulls)
+    # msgspec does not look into what it skips; nobody else could read such a record.
+    if not value.isascii() and (refused := _refuse_text(value)) is not None:
+        return refused
     # An event for a whole partition names one; the fold checks that it is the right one.
     if isinstance(event, PartitionEventBase) and not event.subject.startswith(PARTITION_PREFIX):
         return refusal("invalid_field", "subject", event.subject, "partition/N for this type")
@@ -80,6 +84,14 @@ def _refuse_shape(value: bytes) -> Refusal | None:
     if is_deeper(value, NESTING_MAX):
         allowed = f"JSON nested at most {NESTING_MAX} levels deep"
         return refusal("not_json", "value", start_of(value), allowed)
+    return None
+
+
+def _refuse_text(value: bytes) -> Refusal | None:
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        return refusal("not_json", "value", start_of(value), f"JSON in UTF-8 ({error})")
     return None
 
 
@@ -97,11 +109,22 @@ def _without_nulls(value: bytes) -> bytes | None:
     """Return the record without the attributes that are null; None where there are none.
 
     CloudEvents 1.0 (JSON format, 2.2) takes a null attribute for an absent one. In `data` the types
-    do that; here a default or a word about what is missing has to take its place.
+    do that; here a default or a word about what is missing has to take its place. Not where names
+    repeat: each of their values must be allowed, and here the last ones alone would be left.
     """
     attributes = members_of(value) or {}
     present = {name: raw for name, raw in attributes.items() if bytes(raw) != b"null"}
-    return msgspec.json.encode(present) if len(present) < len(attributes) else None
+    if len(present) == len(attributes) or _repeats(value):
+        return None
+    return msgspec.json.encode(present)
+
+
+def _repeats(value: bytes) -> bool:
+    """Whether a record, which is JSON, has an attribute twice."""
+    members = json.loads(
+        value.decode(errors="replace"), object_pairs_hook=tuple, parse_int=str, parse_float=str
+    )
+    return len({name for name, _ in members}) < len(members)
 
 
 def is_binary_mode(headers: Headers) -> bool:
@@ -123,8 +146,8 @@ def structured(value: bytes, headers: Headers) -> bytes | Refusal:
             except UnicodeDecodeError:
                 shown = raw.decode(errors="replace")
                 return refusal("invalid_field", header, shown, "text in UTF-8")
-    if data := value.strip():
-        if (refused := _refuse_shape(data)) is not None:
+    if data := value.strip(b" \t\r\n"):
+        if (refused := _refuse_shape(value)) is not None:
             return refused
         try:
             msgspec.json.decode(

@@ -109,6 +109,9 @@ class TaskStateData(Struct, omit_defaults=True, kw_only=True, gc=False):
     ended_ms: int | None = None
     outcome: str | None = None
     block: tuple[str | None, int, int] | None = None  # phase, index of metric, used at the crossing
+    later_blocks: list[
+        tuple[str | None, int, int]
+    ] = []  # of other cells that came to block after it
     rolled: tuple[int, int] | None = None  # milli-tokens and nano-dollars of descendants
     due_ms: int | None = None  # when time alone decides something about it, if nothing else happens
 

@@ -1,8 +1,10 @@
 """What time alone decides: levels of open phases, stuck and abandoned tasks, forgetting.
 
 Whenever the partition's clock moves, what became due is decided first, in order of deadline, task
-and phase, each at its own deadline; so it does not matter how ticks were placed. Entries of the
-heap are hints: each is checked against the state when its time comes. Source: budget model, "Time".
+and phase, each at its own deadline; so it does not matter how ticks were placed. Of one instant the
+levels come first and are decided together, so that it does not matter either what else, and whose,
+is due then. Entries of the heap are hints: each is checked against the state when its time comes.
+Source: budget model, "Time".
 """
 
 import heapq
@@ -41,27 +43,14 @@ def advance(state: PartitionState, clock_ms: int) -> None:
     tasks = state.tasks
     if len(state.due) > STALE_MAX + DUE_OF_A_TASK * len(tasks.awake) + 2 * len(tasks.asleep):
         _drop_stale(state)
-    pending: dict[str, Task] = {}
     while state.due and state.due[0][0] <= clock_ms:
-        due = heapq.heappop(state.due)
-        if due[3] == WAKE_DUE:
-            state.tasks.get(due[1])  # what is due then is in the heap when it is awake
-            continue
-        task = _live_task(state, due)
-        if task is None:
-            continue
-        if due[0] > state.clock_ms:
-            # One verdict for all of an instant; not for all of a move of the clock, or decisions
-            # would depend on when somebody else's event came.
-            _settle_all(state, pending)
-            state.clock_ms = due[0]
-        if due[3] == LEVEL_DUE:
-            _reach_level(state, task, due)
-            pending[task.task_id] = task
-        else:
-            _settle_all(state, pending)
-            _decide(state, task, due)
-    _settle_all(state, pending)
+        # One verdict for all of an instant; not for all of a move of the clock, or decisions would
+        # depend on when somebody else's event came.
+        for due in _reach_levels(state, state.due[0][0]):
+            task = _live_task(state, due)
+            if task is not None:
+                state.clock_ms = max(state.clock_ms, due[0])
+                _decide(state, task, due)
     state.clock_ms = clock_ms
     state.next_due_ms = state.due[0][0] if state.due else NEVER
 
@@ -119,11 +108,6 @@ def _drop_stale(state: PartitionState) -> None:
         schedule_all(state, task)
 
 
-def _settle_all(state: PartitionState, pending: dict[str, Task]) -> None:
-    settle(state, *pending.values())
-    pending.clear()
-
-
 def _is_live(state: PartitionState, due: Due) -> bool:
     if due[3] == WAKE_DUE:
         return due[1] in state.tasks.asleep
@@ -166,6 +150,24 @@ def _is_stuck(task: Task, phase: str, at_ms: int) -> bool:
         return False
     stuck_ms = execution.opened_ms + task.policy.clock.stuck_after_ms
     return stuck_ms == at_ms and "stuck" not in task.flags
+
+
+def _reach_levels(state: PartitionState, at_ms: int) -> list[Due]:
+    """Decide on the levels that are due at an instant; return what else is due then, in order."""
+    reached: dict[str, Task] = {}
+    others: list[Due] = []
+    while state.due and state.due[0][0] <= at_ms:
+        due = heapq.heappop(state.due)
+        if due[3] == WAKE_DUE:
+            state.tasks.get(due[1])  # what is due then is in the heap when it is awake
+        elif due[3] != LEVEL_DUE:
+            others.append(due)
+        elif (task := _live_task(state, due)) is not None:
+            state.clock_ms = max(state.clock_ms, at_ms)
+            _reach_level(state, task, due)
+            reached[task.task_id] = task
+    settle(state, *reached.values())
+    return others
 
 
 def _reach_level(state: PartitionState, task: Task, due: Due) -> None:

@@ -68,7 +68,7 @@ def raise_level(
             _emit_breach(state, task, name, index, cell, used=used, level=level)
             cell.level = level
             if level == BLOCK:
-                task.block = task.block or Block(name, index, used)
+                task.blocks = (*task.blocks, Block(name, index, used))
         cell.aim()
     if is_firm:
         confirm(cell)
@@ -95,8 +95,7 @@ def withdraw(state: PartitionState, task: Task, name: str | None, used: int) -> 
     cell.level = target
     cell.aim()
     confirm(cell)
-    if task.block is not None and task.block.phase == name and task.block.metric == LATENCY:
-        task.block = task.block if target == BLOCK else None
+    keep_standing(task)
 
 
 def relevel(state: PartitionState, task: Task) -> None:
@@ -112,6 +111,15 @@ def relevel(state: PartitionState, task: Task) -> None:
         cell.aim()
         raise_level(state, task, name, index, used, is_firm=False)
         cell.firm = min(cell.firm, cell.level) if index == LATENCY else cell.level
+    keep_standing(task)
+
+
+def keep_standing(task: Task) -> None:
+    """Forget the blocks whose cells have fallen; an overshoot is then that of the next one."""
+    if task.blocks:
+        task.blocks = tuple(
+            block for block in task.blocks if task.cell(block.phase, block.metric).level == BLOCK
+        )
 
 
 def judge_task_cells(state: PartitionState, task: Task) -> None:

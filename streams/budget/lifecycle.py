@@ -18,7 +18,6 @@ from streams.budget.effects import Refused
 from streams.budget.evaluate import judge_task_cells, relevel
 from streams.budget.executions import beyond_policy, close_open, task_class
 from streams.budget.families import check_parent, check_task_id, link, unlink
-from streams.budget.ladder import BLOCK
 from streams.budget.latency import ABANDONED_DUE, REMOVAL_DUE, schedule_latency
 from streams.budget.limits import (
     Limits,
@@ -94,9 +93,9 @@ def set_limits(state: PartitionState, task: Task) -> Overshoot | None:
     """Compute the limits from what the task is now, and judge its cells by them.
 
     Returns:
-        The overshoot of a block that these limits lift.
+        The overshoot of a block that these limits lift, also where another cell stays at block.
     """
-    over = overshoot(state, task)
+    over, first = overshoot(state, task), task.blocks[:1]
     task.limits = limits_of(state, task)
     _aim((task.tokens, task.latency, task.cost), task.limits.task)
     for name, phase in task.phases.items():
@@ -104,10 +103,7 @@ def set_limits(state: PartitionState, task: Task) -> Overshoot | None:
     flag_class(task)
     relevel(state, task)
     schedule_latency(state, task)
-    if task.level == BLOCK:
-        return None
-    task.block = None
-    return over
+    return None if first == task.blocks[:1] else over
 
 
 def fold_task_ended(state: PartitionState, task: Task, event: TaskEnded) -> None:
@@ -148,7 +144,7 @@ def end_task(
         "ended",
         Told(outcome=outcome.value, overshoot=overshoot(state, task), by=by, reason=reason),
     )
-    task.block = None
+    task.blocks = ()
     state.schedule(state.clock_ms + task.policy.clock.retention_ms, task.task_id, kind=REMOVAL_DUE)
 
 

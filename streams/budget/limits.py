@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.errors import InvalidFieldError
-from schemas.events import CellLimits
+from schemas.events import CellLimits, PhaseLimits
 from schemas.fields import Complexity, Importance, Metric, Number, Scope, Verdict
 from schemas.state import CellState
 from streams.budget.amounts import (
@@ -239,7 +239,7 @@ def read_overrides(raw: msgspec.Raw, policy: Policy) -> NamedAmounts:
     return check_named_limits(field, named, policy) if named else ()
 
 
-_OVERRIDES = msgspec.json.Decoder(dict[str, CellLimits] | None)
+_OVERRIDES = msgspec.json.Decoder(PhaseLimits | None)
 
 
 def _folded(field: str, limits: CellLimits) -> Amounts:

@@ -133,10 +133,13 @@ def emit_lifecycle(
 
 
 def overshoot(state: PartitionState, task: Task) -> Overshoot | None:
-    """Return what a blocked task has used since the crossing that blocked it."""
-    block = task.block
-    if block is None:
+    """Return what a blocked task has used since the crossing that blocked it.
+
+    Of several cells at block, it is about the one that came there first and still stands there.
+    """
+    if not task.blocks:
         return None
+    block = task.blocks[0]
     cell = task.cell(block.phase, block.metric)
     used = cell.used
     if block.metric == LATENCY:

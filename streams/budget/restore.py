@@ -17,6 +17,7 @@ from schemas.fields import ExecutionOutcome, Metric, Number, TaskOutcome
 from schemas.state import PartitionStateData, PhaseState, TaskStateData
 from streams.budget.amounts import folded, metered_milli
 from streams.budget.clock import lay_down, schedule_all
+from streams.budget.evaluate import keep_standing
 from streams.budget.ladder import LEVEL_OF, REVIEW, line
 from streams.budget.lifecycle import limits_of
 from streams.budget.limits import METRICS, Grant, NamedAmounts, TaskClass, by_metric
@@ -316,7 +317,7 @@ def _restore_task(state: PartitionState, data: TaskStateData) -> Task:
         decisions=data.decisions,
         outcome=None if data.outcome is None else TaskOutcome(data.outcome),
         ended_ms=data.ended_ms,
-        block=None if data.block is None else Block(*data.block),
+        blocks=_blocks(data),
         sequences={intern(source): highest for source, highest in data.dedupe.sequences.items()},
         recent=data.dedupe.recent or None,
     )
@@ -324,7 +325,14 @@ def _restore_task(state: PartitionState, data: TaskStateData) -> Task:
         task.phases[intern(name)] = _restore_phase(task, stored)
     _sum(task, data.rolled or (0, 0))
     _restore_lines(state, task, data)
+    keep_standing(task)  # earlier versions kept a block that had fallen beside another one
     return task
+
+
+def _blocks(data: TaskStateData) -> tuple[Block, ...]:
+    if data.block is None:
+        return ()
+    return (Block(*data.block), *(Block(*later) for later in data.later_blocks))
 
 
 def _restore_phase(task: Task, data: PhaseState) -> Phase:

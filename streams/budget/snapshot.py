@@ -93,7 +93,7 @@ def partition_state(state: PartitionState) -> PartitionStateData:
 def task_state(task: Task) -> TaskStateData:
     """Return the state of a task as it is stored."""
     sources = list(task.sequences)
-    block = task.block
+    blocks = [(block.phase, block.metric, block.used) for block in task.blocks]
     return TaskStateData(
         task_id=task.task_id,
         status="ended" if task.is_ended else "open",
@@ -128,7 +128,8 @@ def task_state(task: Task) -> TaskStateData:
         seen_ms=task.seen_ms,
         ended_ms=task.ended_ms,
         outcome=None if task.outcome is None else task.outcome.value,
-        block=None if block is None else (block.phase, block.metric, block.used),
+        block=blocks[0] if blocks else None,
+        later_blocks=blocks[1:],
         rolled=_rolled(task),
         due_ms=first_deadline_ms(task),
     )

@@ -165,7 +165,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The crossing that blocked a task, until its overshoot is published."""
+    """A crossing that blocks a task, as long as its cell stands at block."""
 
     phase: str | None
     metric: int
@@ -212,7 +212,7 @@ class Task:
     decisions: int = 0
     outcome: TaskOutcome | None = None
     ended_ms: int | None = None
-    block: Block | None = None
+    blocks: tuple[Block, ...] = ()  # in the order of their crossings
     sequences: dict[str, int] = field(default_factory=dict)
     recent: list[int] | None = None
 

@@ -17,10 +17,11 @@ from schemas.topics import Topic
 from streams.kafka.ports import RawRecord
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
+from streams.verify.independent.exact_json import loads
 from streams.verify.independent.judge import Judge
 from streams.verify.independent.records import Checkpoint, Input, Output, Records
 from streams.verify.independent.records import Difference as Found
-from streams.verify.independent.wire import epoch_ms, loads
+from streams.verify.independent.times import epoch_ms
 from streams.verify.reading import (
     COMPACTION_LAG_MS,
     OUTPUTS,

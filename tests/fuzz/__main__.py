@@ -1,5 +1,7 @@
 """Break real input, many times: `python -m tests.fuzz --cases 10000000 --seed N`.
 
+With `--judged` only histories in which some events are broken, held against the second judge.
+
 Exit code 0: nothing was raised; 1: something was, and its line says how to see it again.
 """
 
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.fuzz.run import CHUNK_CASES, Result, empty_result, run_chunk
+from tests.fuzz.run import CHUNK_CASES, Result, empty_result, run_chunk, run_judged
 
 TOLD_EVERY_S = 10.0
 SHOWN_MAX = 5
@@ -27,8 +29,9 @@ def main(arguments: list[str]) -> int:
     asked = _asked(arguments)
     seed = random.SystemRandom().getrandbits(32) if asked.seed is None else asked.seed
     started_s = time.monotonic()
+    run = run_judged if asked.judged else run_chunk
     if asked.chunk is not None:
-        result = run_chunk(seed, asked.chunk, watched=True)
+        result = run(seed, asked.chunk, watched=True)
     else:
         _say(f"seed {seed}")
         count = -(-asked.cases // CHUNK_CASES)
@@ -36,9 +39,7 @@ def main(arguments: list[str]) -> int:
         told_s = started_s
         stopped = threading.Event()  # what was found until Ctrl-C is shown
         signal.signal(signal.SIGINT, lambda _number, _frame: stopped.set())
-        with _results(
-            asked.processes, partial(run_chunk, seed, watched=True), range(count)
-        ) as results:
+        with _results(asked.processes, partial(run, seed, watched=True), range(count)) as results:
             for one in results:
                 result.add(one)
                 for failure in one.failures:  # an hour may still be to go
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> int:
 def _asked(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000, help="how many inputs (100,000)")
+    parser.add_argument("--judged", action="store_true", help="histories for the second judge")
     parser.add_argument("--seed", type=int, help="of everything; shown where it is left out")
     parser.add_argument("--chunk", type=int, help="run this chunk of a seed alone")
     parser.add_argument("--processes", type=int, default=1, help="run in so many at once (1)")

@@ -20,11 +20,19 @@ ODD_VALUES = (
     *(b"0.0000000001", b'"NaN"', b'"sNaN"', b'"Infinity"', b'"-0"', b'"1"', b'"1e999999"'),
     *(b"1e308", b"1e400", b"-1e999999999", b"1e999999999999", b"1E-999999999", b"1e-400"),
     *(str(2**power + more).encode() for power in (31, 53, 63, 64) for more in (-1, 0, 1)),
-    *(b"9" * 30, b"-" + b"9" * 400, b"0." + b"3" * 400, b"1" + b"0" * 4_400, b"0." + b"0" * 5_000),
+    *(
+        b"9" * 30,
+        b"-" + b"9" * 400,
+        b"0." + b"3" * 400,
+        b"0.0000000005" + b"0" * 80 + b"1",
+        b"1" + b"0" * 4_400,
+        b"0." + b"0" * 5_000,
+    ),
     *(b'"\\u0000"', b'"\\u0007"', b'"\xc2\x85 \xe2\x80\xa8"', b'"\xf0\x9f\x92\xa9"', b'" "'),
     *(b'"0001-01-01T00:00:00Z"', b'"0001-01-01T00:00:00+23:59"', b'"0000-01-01T00:00:00Z"'),
     *(b'"9999-12-31T23:59:59.999999999Z"', b'"9999-12-31T23:59:59-23:59"', b'"1767225600"'),
     *(b'"2026-02-30T00:00:00Z"', b'"2026-01-01T23:59:60Z"', b'"2026-01-01T00:00:00"'),
+    *(b'"2026-01-01T00:00:00.0009999996Z"', b'"2026-01-01 00:00:00z"', b'"20260101T000000Z"'),
     *(
         b'"partition/3"',
         b'"partition/99999999999999999999"',
@@ -82,12 +90,15 @@ class Mutator:
         self._chance, self._corpus = chance, corpus
 
     def record(self) -> Broken:
-        """Return a broken record, one of five in binary mode or with foreign headers."""
+        """Return a broken record."""
+        return self.broken(self._chance.choice(self._corpus))
+
+    def broken(self, value: bytes) -> Broken:
+        """Return a record broken, one of five in binary mode or with foreign headers."""
         chance = self._chance
         roll = chance.random()
         if roll < 0.002:
             return Broken(None if roll < 0.001 else b"", key=chance.choice((b"k", None, b"\xff")))
-        value = chance.choice(self._corpus)
         if roll < 0.1:
             return Broken(self.value(value), self._foreign_headers())
         if roll < 0.2:

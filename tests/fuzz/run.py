@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tests.fuzz import corpus
+from tests.fuzz.judged import BROKEN_COUNT, take_history
 from tests.fuzz.mutate import Broken, Mutator
 from tests.fuzz.target import PartitionTarget, take_log, take_policy_event, take_policy_file
 
@@ -22,9 +23,11 @@ FILES: tuple[tuple[Take, int], ...] = (
     (take_policy_file, 4),
     (take_policy_event, 8),
     (take_log, 8),
+    (take_history, 2),
 )
 CHUNK_CASES = 2_000
 CHUNK_RECORDS = CHUNK_CASES - sum(count for _, count in FILES)
+JUDGED_HISTORIES = CHUNK_CASES // BROKEN_COUNT
 HANGS_AFTER_S = 30
 FAILURES_KEPT_MAX = 20
 SHOWN_BYTES_MAX = 2_000
@@ -82,7 +85,7 @@ def run_chunk(seed: int, chunk: int, *, watched: bool = False) -> Result:
             running.result.by_reason[target.take(broken)] += 1
         if running.has_failed:
             target = PartitionTarget(chance)  # nobody knows what state the other one is in
-    with running.case("the state in the end", counts=False):
+    with running.case("the state in the end", counts=0):
         target.check_restore()
         target.take_good()
     with tempfile.TemporaryDirectory() as name:
@@ -94,15 +97,30 @@ def run_chunk(seed: int, chunk: int, *, watched: bool = False) -> Result:
     return running.result
 
 
+def run_judged(
+    seed: int, chunk: int, *, watched: bool = False, histories: int = JUDGED_HISTORIES
+) -> Result:
+    """Run one chunk of histories for the second judge alone; each event that is broken is a case."""
+    if watched:
+        signal.signal(signal.SIGALRM, _hang)
+    chance = random.Random(f"{seed}-{chunk}")
+    mutator = Mutator(chance, corpus.events())
+    running = _Chunk(seed, chunk, HANGS_AFTER_S if watched else 0, "--judged ")
+    for _ in range(histories):
+        with running.case("a history", counts=BROKEN_COUNT):
+            running.result.by_reason[take_history(mutator, chance, Path())] += BROKEN_COUNT
+    return running.result
+
+
 class _Chunk:
-    def __init__(self, seed: int, chunk: int, hangs_after_s: float) -> None:
+    def __init__(self, seed: int, chunk: int, hangs_after_s: float, option: str = "") -> None:
         self._hangs_after_s = hangs_after_s
         self.result = empty_result()
         self.has_failed = False
-        self._command = f"python -m tests.fuzz --seed {seed} --chunk {chunk}"
+        self._command = f"python -m tests.fuzz {option}--seed {seed} --chunk {chunk}"
 
     @contextlib.contextmanager
-    def case(self, given: Broken | Path | str, *, counts: bool = True) -> Iterator[None]:
+    def case(self, given: Broken | Path | str, *, counts: int = 1) -> Iterator[None]:
         """Run a case; note how long it took, and what it raised."""
         result = self.result
         result.cases += counts

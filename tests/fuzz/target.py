@@ -111,7 +111,7 @@ class PartitionTarget:
 
     def _fold(self, event: object, broken: Broken) -> str:
         state = self._state
-        cause = Cause(self._offset, broken.value, broken.key)  # type: ignore[arg-type]  # a tombstone among the events
+        cause = Cause(self._offset, broken.value, broken.key)
         effects = fold(state, event, offset=self._offset, append_ms=self._clock_ms)  # type: ignore[arg-type]  # as decoded
         self._offset += 1
         assert state.next_offset == self._offset
@@ -178,18 +178,22 @@ def take_policy_file(mutator: Mutator, chance: random.Random, folder: Path) -> s
 
 
 def take_policy_event(mutator: Mutator, chance: random.Random, _folder: Path) -> str:
-    """Fold a `policy.set` whose policy is broken; its hash is right wherever it has one."""
+    """Fold a `policy.set` whose policy is broken."""
+    target = PartitionTarget(chance)
+    reason = target.take(Broken(policy_event(mutator, chance)))
+    target.take_good() if reason.startswith("refused") else target.check_restore()
+    return f"policy event {reason}"
+
+
+def policy_event(mutator: Mutator, chance: random.Random) -> bytes:
+    """Return a `policy.set` whose policy is broken; its hash is right wherever it has one."""
     document = policy_json(POLICY)
     document = mutator.odd(document) if chance.random() < 0.8 else mutator.text(document)
     try:
         policy_hash = policy_from_json(document, "broken").hash
     except InvalidPolicyError:
         policy_hash = "none"
-    value = _POLICY_EVENT.replace(b"HASH", policy_hash.encode()).replace(b"POLICY", document)
-    target = PartitionTarget(chance)
-    reason = target.take(Broken(value))
-    target.take_good() if reason.startswith("refused") else target.check_restore()
-    return f"policy event {reason}"
+    return _POLICY_EVENT.replace(b"HASH", policy_hash.encode()).replace(b"POLICY", document)
 
 
 _POLICY_EVENT = record(

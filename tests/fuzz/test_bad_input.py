@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tests.fuzz.target
+import tests.unit.verify.random_log
 from schemas.decode import Headers, Refusal, decode_event
 from schemas.events import Event
 from schemas.topics import EVENT_BYTES_MAX
@@ -17,7 +18,7 @@ from streams.budget.fold import fold
 from streams.budget.state import PartitionState
 from tests.fuzz import corpus
 from tests.fuzz.mutate import Broken, Mutator
-from tests.fuzz.run import run_chunk
+from tests.fuzz.run import run_chunk, run_judged
 from tests.fuzz.target import PartitionTarget
 from tests.unit.budget.histories import anything, examples
 from tests.unit.budget.world import START_MS, record
@@ -113,6 +114,19 @@ def test_broken_real_input_is_harmless(chunk: int) -> None:
     assert result.failures == []
     assert result.by_reason["folded"] > 0
     assert sum(count for reason, count in result.by_reason.items() if "refused" in reason) > 0
+
+
+def test_the_second_judge_says_the_same_of_broken_events() -> None:
+    result = run_judged(0, 0, histories=20)
+    assert result.failures == []
+
+
+def test_the_second_judge_finds_a_ledger_out_that_refuses_with_a_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tests.unit.verify.random_log, "fold", careless_fold)
+    failures = run_judged(0, 0, histories=3).failures
+    assert any("the second judge" in failure.error for failure in failures), failures
 
 
 @st.composite

@@ -22,9 +22,9 @@ from streams.budget.state import new_partition
 from streams.kafka.ports import RawRecord
 from streams.kafka.producers import fits
 from streams.verify.difference import first_difference, shown
+from streams.verify.independent.exact_json import loads
 from streams.verify.independent.judge import first_difference as first_independent_difference
 from streams.verify.independent.records import Records
-from streams.verify.independent.wire import loads
 from streams.verify.reading import OUTPUTS
 from streams.verify.result import Difference
 

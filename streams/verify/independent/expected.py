@@ -10,7 +10,8 @@ from decimal import Decimal
 from streams.verify.independent.causes import WARN, causes, evidence
 from streams.verify.independent.limits import CellKey, as_number, counters_as_numbers
 from streams.verify.independent.task import Run, Task, level_name
-from streams.verify.independent.values import AtLeast, InAnyOrder, rfc3339
+from streams.verify.independent.times import rfc3339
+from streams.verify.independent.values import AtLeast, InAnyOrder
 from streams.verify.independent.wire import METRICS, Data
 
 # What a change says of itself, beside what a task is.

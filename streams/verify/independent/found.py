@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from streams.verify.independent.exact_json import loads
 from streams.verify.independent.records import Output
-from streams.verify.independent.wire import Data, loads
+from streams.verify.independent.wire import Data
 
 FOREVER = 2**63  # after every input
 DELETIONS_MAX = 10_000

@@ -17,7 +17,8 @@ from streams.verify.independent.records import TOPICS, Checkpoint, Difference, R
 from streams.verify.independent.scope import Scope
 from streams.verify.independent.states import task_fields
 from streams.verify.independent.task import Task
-from streams.verify.independent.values import OneOf, data_of, rfc3339, same
+from streams.verify.independent.times import rfc3339
+from streams.verify.independent.values import OneOf, data_of, same
 from streams.verify.independent.wire import Data
 
 NOTHING = "no such record"
@@ -248,8 +249,8 @@ class Judge:
         }
         if topic != "dead-letters":
             of_envelope["subject"] = one.key
-        elif traceparent is not None:  # carried on as far as the record was understood
-            of_envelope["traceparent"] = OneOf((None, traceparent))
+        else:  # carried on as far as the record was understood
+            of_envelope["traceparent"] = OneOf((None, self._partition.letter_traceparent))
         for name, value in of_envelope.items():
             if not same(value, envelope.get(name)):
                 yield self._differs(topic, record, name, value, envelope.get(name))

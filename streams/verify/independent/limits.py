@@ -70,7 +70,7 @@ class Policy:
 
     def allows(self, phase: str) -> bool:
         """Tell whether events may name this phase."""
-        return phase in self.listed or (self.has_default and phase not in {"task", DEFAULT})
+        return phase in self.listed or (self.has_default and phase != "task")
 
     def first_share(self, key: CellKey) -> int:
         """Return the lowest share of a cell's ladder, in ten-thousandths; 0 where it has none."""
@@ -123,7 +123,7 @@ def _ladder(shares: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [
         (level, int(Decimal(shares[name]) * PARTS))
         for level, name in enumerate(LEVELS)
-        if level and shares.get(name) is not None
+        if level and shares.get(name) not in (None, "never")  # the policy file's word for null
     ]
 
 

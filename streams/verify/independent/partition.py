@@ -7,7 +7,7 @@ from typing import Any
 from streams.verify.independent.expected import Expected
 from streams.verify.independent.limits import BLOCK, LEVELS, CellKey, Policy
 from streams.verify.independent.refusals import Refusals
-from streams.verify.independent.standing import BREAKER, SPENT
+from streams.verify.independent.standing import BREAKER, SPENT, one_of
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -23,6 +23,7 @@ from streams.verify.independent.wire import (
     Headers,
     RefusedError,
     absolute_limits,
+    check_address,
     check_rules,
     read_event,
 )
@@ -64,16 +65,17 @@ class Partition(Refusals):
             is_refused: there is a dead letter of it. That is believed of a policy alone: the
                 contract does not say how its hash is made.
         """
-        self._offset, self._expected = offset, []
+        self._offset, self._append_ms, self._expected = offset, append_ms, []
         self.subject, self.linked, self.unsure = None, [], []
-        self.traceparent = self._event_id = self.claimed = None
+        self.traceparent = self.letter_traceparent = self._event_id = self.claimed = None
         if append_ms > self.clock_ms:
             self._move_clock(append_ms)
         try:
-            event = read_event(value, headers, self.number)
+            event = read_event(value, headers)
             self.traceparent = event.traceparent
             self._take(event, value, is_refused=is_refused)
-        except RefusedError:
+        except RefusedError as refused:
+            self.letter_traceparent = refused.traceparent or self.traceparent
             self._letter(value)
         return self._expected
 
@@ -82,33 +84,47 @@ class Partition(Refusals):
     def _move_clock(self, append_ms: int) -> None:
         """Decide what became due, each thing at its own deadline, then let the clock stand there.
 
-        Levels of one instant are one decision of each task. What ends or forgets a task, or says that
-        it is stuck, comes after the decision on the levels before it.
+        Levels of one instant are one decision of each task, whatever else is due then. What ends or
+        forgets a task, or says that it is stuck, comes after them.
         """
         heap = self._heap
         while heap and heap[0][0] <= append_ms:
+            at_ms = heap[0][0]
+            later = self._cross_due(at_ms)
+            self._settle()
+            for task in later:
+                if task.id in self.tasks:
+                    self._decide_due(task, at_ms)
+        self.clock_ms = append_ms
+
+    def _cross_due(self, at_ms: int) -> list[Task]:
+        """Reach the levels that are due at an instant; return the tasks of which more is due then."""
+        heap, later = self._heap, []
+        while heap and heap[0][0] <= at_ms:
             due_ms, task_id = heapq.heappop(heap)
             task = self.tasks.get(task_id)
             if task is None or task.due_ms != due_ms:
                 continue
             task.due_ms = None
             due = task.next_due(self.clock_ms)
-            if due[0] <= due_ms and due[2] == FORGET_DUE and self.children.get(task_id):
-                task.due_ms = KEPT  # the last of its children takes it along
+            if due[0] <= at_ms and due[2] != LEVEL_DUE:
+                later.append(task)
                 continue
-            if due[0] <= due_ms:
-                if due_ms > self.clock_ms:
-                    self._settle()
-                    self.clock_ms = due_ms
-                if due[2] == LEVEL_DUE:
-                    self._cross_all(task, due[3], due_ms, is_firm=False)
-                else:
-                    self._settle()
-                    self._due(task, due[1], due[2])
-            if task_id in self.tasks:
-                self._schedule(task)
-        self._settle()
-        self.clock_ms = append_ms
+            if due[0] <= at_ms:
+                self.clock_ms = max(self.clock_ms, at_ms)
+                self._cross_all(task, due[3], at_ms, is_firm=False)
+            self._schedule(task)
+        return later
+
+    def _decide_due(self, task: Task, at_ms: int) -> None:
+        due = task.next_due(self.clock_ms)
+        if due[2] == FORGET_DUE and self.children.get(task.id):
+            task.due_ms = KEPT  # the last of its children takes it along
+            return
+        self.clock_ms = max(self.clock_ms, at_ms)
+        self._due(task, due[1], due[2])
+        if task.id in self.tasks:
+            self._schedule(task)
 
     def _schedule(self, task: Task) -> None:
         due = task.next_due(self.clock_ms)
@@ -144,6 +160,7 @@ class Partition(Refusals):
 
     def _take(self, event: Event, value: bytes | None, *, is_refused: bool) -> None:
         self.subject = event.subject
+        check_address(event, self.number)
         if event.subject == self.own_subject:
             self._take_for_all(event, is_refused=is_refused)
             return
@@ -214,7 +231,8 @@ class Partition(Refusals):
         if "parent_task_id" in data:
             self._link(task, data["parent_task_id"])
         self._lifecycle(task, "started", by=data.get("by"), overshoot=overshoot)
-        self._roll_up(task, task.spent_tokens, task.spent_cost)
+        if task.spent_tokens or task.spent_cost:
+            self._roll_up(task, task.spent_tokens, task.spent_cost)
         for name in self._descendants(task.id):
             below = self._touched[name] = self.tasks[name]
             self._take_over(below)
@@ -222,6 +240,7 @@ class Partition(Refusals):
     def _check_overrides(self, task: Task, event: Event, value: bytes | None) -> None:
         overrides = event.data.get("budget_overrides")
         if overrides is not None and _overrides(overrides, task.policy) is None:
+            self.letter_traceparent = self.traceparent
             self._letter(value)
             task.flags.add("overrides_refused")
 
@@ -250,8 +269,8 @@ class Partition(Refusals):
         if task.open_run is not None:
             task.flags.add("superseded")
         self._close(task, "superseded", event)
-        run.opened_ms, run.started_ms, run.source = self.clock_ms, event.time_ms(), event.source
-        late_ms = self.clock_ms - run.started_ms
+        run.opened_ms, run.started_ms, run.source = self.clock_ms, event.time_ms, event.source
+        late_ms = self._append_ms - run.started_ms
         run.is_historical = late_ms > task.policy.historical_after_ms
         if task.is_open:
             task.open_phase, task.open_run = phase, run
@@ -347,13 +366,13 @@ class Partition(Refusals):
         """Note by its source's time when a run ended, and whether it took an impossible time."""
         if run.opened_ms is None and outcome == "open_at_end":
             return  # nothing has ended it but its task
-        run.ended_ms = self.clock_ms if event is None else event.time_ms()
+        run.ended_ms = self.clock_ms if event is None else event.time_ms
         run.is_skewed = False
         max_ms = task.policy.execution_max_ms
         if event is not None and "duration_ms" in event.data:
             run.is_skewed = not 0 <= event.data["duration_ms"] <= max_ms
         elif event is not None and run.started_ms is not None and run.source == event.source:
-            run.is_skewed = not 0 <= event.time_ms() - run.started_ms <= max_ms
+            run.is_skewed = not 0 <= event.time_ms - run.started_ms <= max_ms
         elif run.opened_ms is not None and not run.is_historical:
             run.is_skewed = self.clock_ms - run.opened_ms > max_ms
         if run.is_skewed:
@@ -368,7 +387,7 @@ class Partition(Refusals):
             if run.source != event.source:
                 run.measured_ms, run.is_confirmed = None, False
                 return False
-            duration_ms = event.time_ms() - run.started_ms
+            duration_ms = event.time_ms - run.started_ms
         run.is_confirmed = 0 <= duration_ms <= task.policy.execution_max_ms
         run.measured_ms = duration_ms if run.is_confirmed else 0
         return run.is_confirmed
@@ -388,7 +407,6 @@ class Partition(Refusals):
                     self._breach(task, key, used, level, is_withdrawn=True)
                     if level == BLOCK:
                         task.blocks.pop(key, None)
-                        task.has_lost_block = True
             if stays < cell.level:
                 cell.level = stays
                 self._touched[task.id] = task
@@ -407,8 +425,9 @@ class Partition(Refusals):
         self._cross_all(task, list(task.cells), self.clock_ms)
         self._settle()  # while it is open
         task.ended_ms, task.outcome = self.clock_ms, outcome
-        self._lifecycle(task, "ended", outcome=outcome, overshoot=self._overshoot(task), **said)
-        self._end_block(task)
+        overshoot = one_of(self._overshoot(task).values())
+        self._lifecycle(task, "ended", outcome=outcome, overshoot=overshoot, **said)
+        task.blocks.clear()
 
     def _granted(self, task: Task, event: Event) -> None:
         self._grant(task, event.data.get("multiplier") or event.data["limits"], event)
@@ -416,7 +435,7 @@ class Partition(Refusals):
     def _grant(self, task: Task, grant: Decimal | dict[str, dict[str, int]], event: Event) -> None:
         task.grants.append(grant)
         task.limits_version += 1
-        overshoot = self._overshoot(task)
+        overshoot = one_of(self._overshoot(task).values())
         self._set_limits(task)
         self._lifecycle(task, "granted", **_who(event), overshoot=overshoot)
 
@@ -545,7 +564,7 @@ def _spent_of(phase: str) -> list[CellKey]:
 
 def _overrides(value: Any, policy: Policy) -> dict[str, dict[str, int]] | None:  # noqa: ANN401
     """Return a task's overrides; None where one of them is not allowed, which refuses all."""
-    if value is None:
+    if value is None or value == {}:
         return {}
     try:
         limits = absolute_limits(value)

@@ -2,7 +2,12 @@
 
 from streams.verify.independent.standing import Standing
 from streams.verify.independent.task import Task
-from streams.verify.independent.wire import Event, RefusedError
+from streams.verify.independent.wire import (
+    Event,
+    RefusedError,
+    check_multiplier,
+    check_task_id,
+)
 
 # Bounds of what is remembered, of which the contract says nothing: phases of a task, runs of a phase,
 # generations of a family.
@@ -44,6 +49,8 @@ class Refusals(Standing):
         if event.kind == "task.granted" and "limits" in data:
             self._check_grant(task or self.new(event.subject), data["limits"])
         if event.kind == "task.started":
+            if "budget_multiplier" in data:
+                check_multiplier(data["budget_multiplier"], above=0)
             self._check_parent(event)
 
     def _check_grant(self, task: Task, limits: dict[str, dict[str, int]]) -> None:
@@ -59,6 +66,7 @@ class Refusals(Standing):
         above = event.data.get("parent_task_id")
         if above is None:
             return
+        check_task_id(above)
         generations = 1 + self._height(event.subject)
         while above is not None:
             generations += 1

@@ -13,12 +13,18 @@ from streams.verify.independent.expected import (
     lifecycle,
 )
 from streams.verify.independent.limits import BLOCK, CellKey, as_number, built_in
-from streams.verify.independent.task import Run, Task
+from streams.verify.independent.task import Block, Run, Task
 from streams.verify.independent.values import OneOf
 
 PARTIALLY_HELD = frozenset({"low", "medium"})
 BREAKER = "breaker"
 SPENT: list[CellKey] = [(None, "tokens"), (None, "cost_usd")]
+
+
+def one_of(values: Iterable[Any]) -> OneOf | None:
+    """Return that it is one of these; None where there are none."""
+    found = tuple(values)
+    return OneOf(found) if found else None
 
 
 class Standing:
@@ -45,8 +51,9 @@ class Standing:
         self.unsure: list[str] = []  # tasks that the last event may have decided on
         self.forgotten: list[str] = []  # where that is so: until somebody has taken note
         self.traceparent: str | None = None  # of the last event
+        self.letter_traceparent: str | None = None  # of what was refused, as far as it was read
         self._event_id: str | None = None  # of it, where it counts
-        self._offset = 0
+        self._offset = self._append_ms = 0
         self._expected: list[Expected] = []
 
     def _open_tasks(self) -> list[Task]:
@@ -69,8 +76,6 @@ class Standing:
             above = parent.parent
 
     def _roll_up(self, task: Task, metered: int, cost: int) -> None:
-        if not metered and not cost:
-            return
         for above in self._ancestors(task):
             above.last_ms = self.clock_ms
             above.spent_tokens += metered
@@ -101,8 +106,8 @@ class Standing:
             level = task.reached(key, used)
             if level > cell.level:
                 self._cross(task, key, used, level)
-            if level < BLOCK and key in task.blocks:
-                task.has_lost_block = True
+            if level < BLOCK:
+                task.blocks.pop(key, None)
             cell.level = level
             cell.firm = min(cell.firm, level)
         self._touched[task.id] = task
@@ -113,7 +118,7 @@ class Standing:
             if cell.level < level <= to_level:
                 self._breach(task, key, used, level)
                 if level == BLOCK:
-                    task.blocks.setdefault(key, set()).add(used)
+                    task.blocks[key] = Block((self._offset, self.clock_ms), used)
         cell.level = to_level
 
     def _settle(self) -> None:
@@ -156,40 +161,31 @@ class Standing:
 
     # Overshoot
 
-    def _overshoot(self, task: Task) -> OneOf | None:
-        """Return what a block's overshoot may be: of any cell that has blocked the task."""
-        if not task.blocks:
-            return None
-        found: list[Any] = []
-        for key, at_blocks in task.blocks.items():
-            used, metric = task.used(key, self.clock_ms), key[1]
-            found += [
-                {
-                    "cell": cell_of(key),
-                    "at_block": as_number(at_block, metric),
-                    "used": as_number(used, metric),
-                    "overshoot": as_number(max(used - at_block, 0), metric),
-                }
-                for at_block in sorted(at_blocks)
-                if key in task.cells
-            ]
-        if task.own_level() < BLOCK or task.has_lost_block:
-            found.append(None)  # of several cells at block, the ledger remembers the first
-        return OneOf(tuple(found))
+    def _first_blocks(self, task: Task) -> set[CellKey]:
+        """Return the cell that came to block first; of one moment all, which have no order."""
+        first = min((block.at for block in task.blocks.values()), default=None)
+        return {key for key, block in task.blocks.items() if block.at == first}
+
+    def _overshoot(self, task: Task) -> dict[CellKey, Any]:
+        """Return what was used since the first crossing that still blocks a task, by its cell."""
+        found: dict[CellKey, Any] = {}
+        for key in sorted(self._first_blocks(task), key=str):
+            used, metric, at_block = task.used(key, self.clock_ms), key[1], task.blocks[key].used
+            found[key] = {
+                "cell": cell_of(key),
+                "at_block": as_number(at_block, metric),
+                "used": as_number(used, metric),
+                "overshoot": as_number(max(used - at_block, 0), metric),
+            }
+        return found
 
     def _set_limits(self, task: Task) -> OneOf | None:
         """Compute the limits anew and judge by them; return the overshoot of a block that they lift."""
-        overshoot = self._overshoot(task)
+        before = self._overshoot(task)
         task.set_limits()
         self._relevel(task)
-        if task.own_level() == BLOCK:
-            return None
-        self._end_block(task)
-        return overshoot
-
-    def _end_block(self, task: Task) -> None:
-        task.blocks.clear()
-        task.has_lost_block = False
+        # Of several cells of one moment nobody says which of them it is about.
+        return one_of(over if key not in task.blocks else None for key, over in before.items())
 
     # Records
 

@@ -25,7 +25,8 @@ CLASS_FLAGS = {
     "critical_unreviewed",
     "override_below_limit",
 }
-# What becomes due, in the order in which it is decided where a moment is the same.
+# What becomes due, in the order in which it is decided where moment and phase are the same; levels
+# come before all else of a moment.
 LEVEL_DUE, STUCK_DUE, END_DUE, FORGET_DUE = range(4)
 Due = tuple[int, str, int, tuple[CellKey, ...]]  # when, of which phase, what, and of which cells
 
@@ -65,6 +66,14 @@ class Run:
             return 0
         latency_ms = (at_ms if self.closed_ms is None else self.closed_ms) - self.opened_ms
         return latency_ms if latency_ms <= max_ms else 0
+
+
+@dataclass(slots=True)
+class Block:
+    """When a cell came to block, by input and clock, and what had been used then."""
+
+    at: tuple[int, int]
+    used: int
 
 
 @dataclass(slots=True)
@@ -110,8 +119,7 @@ class Task:
     open_phase: str | None = None
     open_run: Run | None = None
     flags: set[str] = field(default_factory=set)
-    blocks: dict[CellKey, set[int]] = field(default_factory=dict)  # what had been used at a block
-    has_lost_block: bool = False  # one of them stands no more, another one may
+    blocks: dict[CellKey, Block] = field(default_factory=dict)  # of cells that stand at block
     verdict: int = 0
     decisions: int = 0
     inherited_from: str | None = None
@@ -305,7 +313,7 @@ class Task:
                 dues.append((run.opened_ms + self.policy.stuck_after_ms, phase, STUCK_DUE, ()))
             if run.estimates():
                 dues += self._level_dues(run, phase, now_ms)
-        return min(dues, key=lambda due: due[:3])
+        return min(dues, key=lambda due: (due[0], due[2] != LEVEL_DUE, *due[1:3]))
 
     def _level_dues(self, run: Run, phase: str, now_ms: int) -> Iterator[Due]:
         assert run.opened_ms is not None, "an open run was begun"

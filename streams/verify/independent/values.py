@@ -1,14 +1,12 @@
-"""Values of JSON: compared with what must stand there, read, and written."""
+"""Values of JSON: compared with what must stand there, and read."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from streams.verify.independent.wire import Data, loads
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from streams.verify.independent.exact_json import loads
+from streams.verify.independent.wire import Data
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,3 @@ def data_of(value: bytes) -> Data:
     except (ValueError, LookupError, TypeError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def rfc3339(epoch_ms: int) -> str:
-    """Return a time as records have it."""
-    time = EPOCH + timedelta(milliseconds=epoch_ms)
-    return time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{epoch_ms % 1000:03d}Z"

@@ -2,8 +2,10 @@
 
 import pytest
 
+from schemas.fields import Number
 from streams.budget.policy import policy_from_toml
 from tests.unit.budget.story import story
+from tests.unit.budget.world import World
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,91 @@ def test_an_overshoot_is_that_of_the_last_block() -> None:
     over = world.lifecycles()[-1].overshoot
     assert over is not None
     assert (over.at_block, over.used, over.overshoot) == (18_000, 18_030, 30)
+
+
+BLOCK_EVERYWHERE = policy_from_toml(
+    """
+    [ladders.phase.tokens]
+    review = 1.8
+    block = 2.0
+    [ladders.task.latency_ms]
+    block = 2.0
+    """,
+    "everywhere.toml",
+)
+
+
+def overshoots(world: World) -> list[tuple[str, Number, Number] | None]:
+    """What each change of a task said: phase or task and metric, at block, and beyond it."""
+    return [
+        None
+        if (over := one.overshoot) is None
+        else (f"{over.cell.phase or 'task'} {over.cell.metric}", over.at_block, over.overshoot)
+        for one in world.lifecycles()[1:]
+    ]
+
+
+def test_a_grant_that_lifts_one_block_leaves_the_overshoot_of_the_other() -> None:
+    world = story(
+        """
+        start  TASK-1 planned=THINK,SPEC            # 6,000 and 1,500
+        usage  TASK-1 SPEC 3_000       → block
+        usage  TASK-1 THINK 12_000     → block      # the phase, and the task
+        usage  TASK-1 SPEC 500
+        grant  TASK-1 SPEC.tokens=9000 → block      # it lifts that of SPEC
+        usage  TASK-1 THINK 70
+        grant  TASK-1 ×10              → continue
+        finish TASK-1
+        """,
+        policy=BLOCK_EVERYWHERE,
+    )
+    assert overshoots(world) == [
+        ("SPEC tokens", 3_000, 500),
+        ("THINK tokens", 12_000, 70),
+        None,
+    ]
+
+
+def test_a_block_that_is_withdrawn_leaves_the_overshoot_of_the_other() -> None:
+    world = story(
+        """
+        start  TASK-1 planned=THINK
+        begin  TASK-1 THINK
+        usage  TASK-1 THINK 12_000 +270s → block    # by time first, then by tokens
+        usage  TASK-1 THINK 30
+        end    TASK-1 THINK ms=1_000     → block
+        finish TASK-1
+        """,
+        policy=BLOCK_EVERYWHERE,
+    )
+    assert overshoots(world) == [("THINK tokens", 12_000, 30)]
+
+
+def test_a_reclassification_that_lifts_one_of_two_blocks_says_its_overshoot() -> None:
+    world = story(
+        """
+        start  TASK-1 planned=THINK,SPEC override.THINK.tokens=1000
+        usage  TASK-1 SPEC 3_000                     → block
+        usage  TASK-1 THINK 2_000                    → block
+        usage  TASK-1 SPEC 40
+        reclassify TASK-1 complexity=large           → block    # SPEC may use 2,250 now
+        finish TASK-1
+        """,
+        policy=BLOCK_EVERYWHERE,
+    )
+    assert overshoots(world) == [("SPEC tokens", 3_000, 40), ("THINK tokens", 2_000, 0)]
+
+
+def test_what_is_derived_anew_and_blocks_no_more_has_no_overshoot() -> None:
+    world = story("""
+        start   TASK-1 planned=THINK,PR              # 6,000 and 900
+        usage   TASK-1 THINK 13_800    → block
+        begin   TASK-1 THINK
+        end     TASK-1 THINK ms=1                    # almost done: it may use 900 more
+        recover TASK-1 refold          → review
+        finish  TASK-1
+    """)
+    assert overshoots(world) == [None, None]
 
 
 def test_a_task_that_was_never_blocked_has_none() -> None:

@@ -109,6 +109,28 @@ def test_usage_of_children_is_stored_with_the_parent() -> None:
     assert stored("TASK-0")["rolled"] == [2_000_000, 500_000_000]
 
 
+def test_a_record_of_a_version_that_kept_one_block_is_read_as_it_was_meant() -> None:
+    policy = policy_from_toml("[ladders.phase.tokens]\nreview = 1.8\nblock = 2.0", "phase.toml")
+    world = story("start T planned=THINK,PR\nusage T PR 1_800\nusage T THINK 12_000", policy=policy)
+    envelope = msgspec.json.decode(world.records["T"])
+    data = envelope["data"]
+    blocks = [tuple(data["block"]), *map(tuple, data.pop("later_blocks"))]
+    assert blocks == [
+        ("PR", 0, 1_800_000),
+        ("THINK", 0, 12_000_000),
+        (None, 0, 13_800_000),
+    ]
+
+    def restored_with(**fields: object) -> list[tuple[str | None, int, int]]:
+        record = msgspec.json.encode(envelope | {"data": data | fields})
+        found = restore(PARTITION, list((world.records | {"T": record}).items()), policy)
+        return [(one.phase, one.metric, one.used) for one in found.tasks["T"].blocks]
+
+    assert restored_with() == blocks[:1]
+    assert restored_with(block=["THINK", 1, 90_000]) == [], "it does not stand at block"
+    assert restored_with(block=None) == []
+
+
 def test_the_partition_is_stored_with_its_next_offset() -> None:
     data = stored(OWN_SUBJECT)
     assert (data["next_offset"], data["mode"], data["policy"]["version"]) == (8, "observe", "own")

@@ -26,6 +26,61 @@ def test_a_task_without_any_event_for_seven_days_is_ended_as_abandoned() -> None
     assert open_task_count(world.state) == 0
 
 
+ONE_INSTANT = policy_from_toml(
+    """
+    [ladders.task.latency_ms]
+    block = 2.0
+    [clock]
+    stuck_after_ms = 270_000
+    abandoned_after_ms = 270_000
+    retention_ms = 270_000
+    """,
+    "instant.toml",
+)
+
+
+@pytest.mark.parametrize(
+    ("begun", "kept", "due"),
+    [
+        pytest.param(
+            "begin M-STRANGER PR own=-1h",
+            "usage M-STRANGER PR",
+            ["M-STRANGER stuck"],
+            id="somebody is stuck",
+        ),
+        pytest.param("start M-STRANGER", "", ["M-STRANGER ended"], id="somebody is given up"),
+        pytest.param("start M-STRANGER\nfinish M-STRANGER", "", [], id="somebody is forgotten"),
+        pytest.param(
+            "begin M-SIBLING PR own=-1h", "", ["M-SIBLING stuck"], id="one of the family is stuck"
+        ),
+    ],
+)
+def test_what_else_is_due_at_an_instant_does_not_split_the_decision_of_a_family(
+    begun: str, kept: str, due: list[str]
+) -> None:
+    text = """
+        start A-CHILD parent=Z-PARENT planned=THINK override.task.latency_ms=300000
+        start M-SIBLING parent=Z-PARENT
+        begin A-CHILD THINK
+        start Z-PARENT planned=THINK                 # 135 s
+        begin Z-PARENT THINK
+        {begun}
+        usage A-CHILD THINK  +1s                     # so that nobody of them is given up
+        usage M-SIBLING PR
+        {kept}
+        tick +269s
+    """
+    alone = story(text.format(begun="", kept=""), policy=ONE_INSTANT)
+    among = story(text.format(begun=begun, kept=kept), policy=ONE_INSTANT)
+    last = [one for one in all_said(among, Topic.DECISIONS) if one.startswith("A-CHILD")][-1]
+    assert last == "A-CHILD warn to block from Z-PARENT observe"
+    for task_id in ("A-CHILD", "Z-PARENT"):
+        assert [
+            (one.number, one.verdict, one.previous, one.used) for one in among.decisions(task_id)
+        ] == [(one.number, one.verdict, one.previous, one.used) for one in alone.decisions(task_id)]
+    assert [one for one in all_said(among, Topic.LIFECYCLE) if one in due] == due
+
+
 @pytest.mark.parametrize(
     "event",
     ["begin TASK-1 PR", "explain TASK-1 why", "grant TASK-1 ×2", "usage TASK-1 PR", "start TASK-1"],

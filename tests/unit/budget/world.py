@@ -38,7 +38,7 @@ class Cause(msgspec.Struct):
     """A record of `events`."""
 
     offset: int
-    value: bytes
+    value: bytes | None
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes | None]] = ()
 

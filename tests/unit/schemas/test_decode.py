@@ -370,6 +370,30 @@ def test_a_list_that_is_repeated_shorter_has_no_value_to_show() -> None:
 
 
 @pytest.mark.parametrize(
+    "unknown",
+    [b'"mod\xe9l":1', b'"note":"caf\xe9"', b'"note":["\xff"]', b'"note":"\xed\xa0\x80"'],
+    ids=["a name", "a text", "within a list", "half a character"],
+)
+def test_what_is_not_in_utf_8_is_refused_also_where_it_would_be_ignored(unknown: bytes) -> None:
+    found = decode_event(usage().replace(b'"phase"', unknown + b',"phase"'))
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.detail.field) == ("not_json", "value")
+    assert "UTF-8" in found.detail.allowed
+
+
+def test_a_text_in_utf_8_that_nobody_reads_is_ignored() -> None:
+    record = usage().replace(b'"phase"', '"café":"☕","phase"'.encode())
+    assert decode_event(record) == decode_event(usage())
+
+
+def test_a_null_makes_no_repeated_name_right() -> None:
+    repeated = event(traceparent=None)[:-1] + b',"id":7,"id":"e-1","specversion":null}'
+    found = decode_event(repeated)
+    assert isinstance(found, Refusal)
+    assert found.reason == "invalid_field"
+
+
+@pytest.mark.parametrize(
     "record",
     [
         pytest.param(event(partitionkey=None, traceparent=None), id="optional"),

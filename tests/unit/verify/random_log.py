@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from streams.budget.fold import fold
 from streams.budget.policy import Policy, builtin_policy, policy_json
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import new_partition
-from streams.verify.independent.records import Output, Records
+from streams.verify.independent.records import Input, Output, Records
 from streams.verify.reading import OUTPUTS
 from tests.unit.budget.histories import OTHER, POLICY
 from tests.unit.budget.world import OWN_SUBJECT, PARTITION, START_MS, Cause, record
@@ -48,6 +48,18 @@ WHO = {"by": "ada", "reason": "because"}
 
 def folded(inputs: Inputs, *, partition: int = PARTITION, policy: Policy | None = None) -> Records:
     """What the ledger writes for these inputs, one batch each."""
+    events = [(offset, at_ms, None, value, ()) for offset, (value, at_ms) in enumerate(inputs)]
+    return written(events, partition=partition, policy=policy)
+
+
+def written(
+    events: Sequence[Input],
+    *,
+    partition: int = PARTITION,
+    policy: Policy | None = None,
+    ends_batch: Callable[[], bool] = lambda: True,
+) -> Records:
+    """What the ledger writes for these records; a batch ends after one where `ends_batch` says so."""
     state = new_partition(partition, policy or builtin_policy())
     encoder = EffectEncoder(partition, "stoploss.events", lambda _: True)
     outputs: dict[str, list[Output]] = defaultdict(list)
@@ -57,14 +69,14 @@ def folded(inputs: Inputs, *, partition: int = PARTITION, policy: Policy | None 
             topic = outputs[effect.topic.value]
             topic.append((len(topic), one.key, one.value))
 
-    for offset, (value, append_ms) in enumerate(inputs):
-        event = decode_event(value)
+    for offset, append_ms, key, value, headers in events:
+        event = decode_event(value, headers)
         effects = list(fold(state, event, offset=offset, append_ms=append_ms))
-        cause = Cause(offset, value)
+        cause = Cause(offset, value, key, headers)
         traceparent = None if isinstance(event, Refusal) else event.traceparent
         write((one, encoder.encode(one, state.clock_ms, cause, traceparent)) for one in effects)
-        write((one, encoder.encode(one, state.clock_ms)) for one in drain_changes(state))
-    events = [(offset, at_ms, None, value, ()) for offset, (value, at_ms) in enumerate(inputs)]
+        if ends_batch() or offset == events[-1][0]:
+            write((one, encoder.encode(one, state.clock_ms)) for one in drain_changes(state))
     return Records(partition, events, {name: outputs[name] for name in WRITTEN})
 
 

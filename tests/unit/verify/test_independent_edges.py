@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from streams.budget.policy import policy_from_toml
 from streams.verify.independent.judge import Judge, first_difference
 from streams.verify.independent.records import Output, Records
 from tests.unit.budget.histories import POLICY
@@ -124,6 +125,39 @@ def test_a_record_that_an_operator_has_rebuilt_is_told_once() -> None:
     assert len(list(records.outputs["dead-letters"])) == 2
     assert differences(records) == []
     assert first_difference(with_outputs(records, "lifecycle", [])) is not None
+
+
+INSTANT = """
+    version = "instant"
+    [ladders.task.latency_ms]
+    block = 2.0
+    [clock]
+    stuck_after_ms = 270_000
+    abandoned_after_ms = 270_000
+    retention_ms = 270_000
+"""
+
+
+@pytest.mark.parametrize("stranger", ["phase.started", "task.started", "task.ended"])
+def test_levels_of_one_instant_are_decided_before_what_else_is_due_then(stranger: str) -> None:
+    policy = policy_from_toml(INSTANT, "instant.toml")
+    child = {"parent_task_id": "Z", "budget_overrides": {"task": {"latency_ms": 300_000}}}
+    of_stranger = {"phase": "PR"} if stranger == "phase.started" else {}
+    events = told(
+        ("policy.set", OWN_SUBJECT, policy_data(policy)),
+        ("task.started", "A", {"planned_phases": ["THINK"], **child}),
+        ("task.started", "Z", {"planned_phases": ["THINK"]}),
+        ("phase.started", "A", {"phase": "THINK"}),
+        ("phase.started", "Z", {"phase": "THINK"}),
+        (stranger, "M", of_stranger),
+        ("phase.usage", "A", {"phase": "THINK"}),
+        ("clock.tick", OWN_SUBJECT, None),
+    )
+    times_ms = [START_MS] * 6 + [START_MS + 1_000, START_MS + 270_000]
+    inputs = [(value, at_ms) for (value, _), at_ms in zip(events, times_ms, strict=True)]
+    records = folded(inputs)
+    assert len(list(records.outputs["decisions"])) > 5, "else little was judged"
+    assert differences(records) == []
 
 
 def test_more_than_is_remembered_is_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from streams.verify.independent.judge import Judge, first_difference
 from streams.verify.independent.records import Checkpoint, Records
-from streams.verify.independent.wire import epoch_ms
+from streams.verify.independent.times import epoch_ms
 from tests.unit.verify.planted import input_of
 from tests.unit.verify.random_log import envelope_of, folded, random_inputs
 
