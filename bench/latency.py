@@ -1,6 +1,6 @@
 """Event → decision: from the producer's send until a read_committed consumer has the decision.
 
-    python -m bench.latency [--rates 2000 10000 50000] [--seconds 30]
+    python -m bench.latency [--rates 2000 10000 50000] [--seconds 30] [--driver librdkafka]
 
 Each rate has a broker and a ledger of its own. The sender says what it has reached: where that is
 less than what was asked for, the figure is of that load.
@@ -12,6 +12,7 @@ import statistics
 import time
 from array import array
 from contextlib import AsyncExitStack
+from typing import get_args
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -21,7 +22,7 @@ from bench.place import place
 from bench.processor import ledger
 from bench.report import emit, table
 from schemas.topics import Topic
-from streams.kafka.settings import Settings
+from streams.kafka.settings import Driver, Settings
 
 PARTITIONS = 4
 EVENTS_OF_A_TASK_PER_S = 20  # so many tasks that each begins a new life several times
@@ -44,12 +45,14 @@ class Latency(msgspec.Struct, frozen=True):
     p999_ms: float
 
 
-async def latency(rate: int, seconds: float) -> Latency:
+async def latency(rate: int, seconds: float, driver: Driver) -> Latency:
     """Send at a steady rate for a while; measure those events that cause a decision."""
-    async with place(PARTITIONS) as where, ledger(where.settings, where.folder) as processor:
-        found = await _measure(where.settings, rate, seconds)
-        processor.check()
-        return found
+    async with place(PARTITIONS) as where:
+        settings = msgspec.structs.replace(where.settings, driver=driver)
+        async with ledger(settings, where.folder) as processor:
+            found = await _measure(settings, rate, seconds)
+            processor.check()
+            return found
 
 
 async def _measure(settings: Settings, rate: int, seconds: float) -> Latency:
@@ -145,11 +148,11 @@ async def _send(settings: Settings, rate: int, seconds: float, sent_at_s: "array
     return sent
 
 
-async def latencies(rates: list[int], seconds: float) -> list[Latency]:
+async def latencies(rates: list[int], seconds: float, driver: Driver) -> list[Latency]:
     """Measure at each rate."""
     measured = []
     for rate in rates:
-        found = await latency(rate, seconds)
+        found = await latency(rate, seconds, driver)
         emit("latency", found)
         measured.append(found)
     return measured
@@ -160,8 +163,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
     parser.add_argument("--rates", type=int, nargs="+", default=[2_000, 10_000, 50_000])
     parser.add_argument("--seconds", type=float, default=30.0, help="after a warm-up of 25")
+    parser.add_argument("--driver", choices=get_args(Driver), default="aiokafka")
     asked = parser.parse_args()
-    measured = asyncio.run(latencies(asked.rates, asked.seconds))
+    measured = asyncio.run(latencies(asked.rates, asked.seconds, asked.driver))
     table(
         ("events/s", "sent/s", "decisions", "p50 ms", "p99 ms", "p99.9 ms"),
         (msgspec.structs.astuple(each) for each in measured),

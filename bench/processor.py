@@ -101,6 +101,7 @@ def ledger(
     env = {
         "STOPLOSS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "STOPLOSS_TOPIC_PREFIX": settings.topic_prefix,
+        "STOPLOSS_DRIVER": settings.driver,
         **(changed or {}),
     }
     command = [sys.executable, "-m", "streams.cli.main", "ledger", "--workers", str(workers)]

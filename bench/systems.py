@@ -3,10 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from bench.java import streams_command
 from bench.place import Place, create_topics
 from bench.positions import GroupPosition, LedgerPosition, Position
 from bench.processor import Processor, ledger
+from streams.kafka.settings import Driver
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 PEERS = Path(__file__).with_name("peers")
@@ -18,9 +21,14 @@ System = Callable[[Place, int], Awaitable[Started]]
 """Given a place and the commit interval in milliseconds, return a processor that is not started."""
 
 
-async def ours(where: Place, _commit_ms: int) -> Started:
+def ours(name: str, driver: Driver) -> System:
     """Return the ledger: the whole budget model. It chooses itself when to commit."""
-    return ledger(where.settings, where.folder), LedgerPosition(where.settings)
+
+    async def start(where: Place, _commit_ms: int) -> Started:
+        settings = msgspec.structs.replace(where.settings, driver=driver)
+        return ledger(settings, where.folder, name=name), LedgerPosition(settings)
+
+    return start
 
 
 async def quix(where: Place, commit_ms: int) -> Started:
@@ -113,10 +121,16 @@ STREAMS_VARIANTS: dict[str, System] = {
 
 STREAMS_TUNED = STREAMS_VARIANTS["buffered-serial"]
 
+LEDGERS: dict[str, System] = {
+    "ledger-librdkafka": ours("ledger-librdkafka", "librdkafka"),
+    "ledger": ours("ledger", "aiokafka"),
+}
+"""Ours by each driver; each appends events, and has its state in `tasks`."""
+
 SYSTEMS: dict[str, System] = {
     "quix-streams": quix,
     "faust": faust,
     "kafka-streams": streams("streams", {}),
     "kafka-streams-tuned": STREAMS_TUNED,
-    "ledger": ours,
+    **LEDGERS,
 }
