@@ -21,9 +21,10 @@ RECONNECT_BACKOFF_MS_MAX = 500
 # cannot be told otherwise; for every other request, after this.
 RETRY_BACKOFF_MS = 10
 # It reads ahead on its own threads. By default up to 64 MB, and once there it looks again after 1 s.
+# More often than a few times in what it has read ahead costs only CPU: 2 ms cost 2.6 µs an event.
 READ_AHEAD_KB = 8 * 1024
 READ_AHEAD_RECORDS = 20_000
-READ_AHEAD_PAUSE_MS = 2
+READ_AHEAD_PAUSE_MS = 20
 # It checks a record before it is compressed, and the broker after: only the broker's counts.
 UNCOMPRESSED_BYTES_MAX = 100 * 1024 * 1024
 # Whoever commits flushes, and a flush does not wait for company; until then the longer, the fuller.
