@@ -21,12 +21,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from bench.load import Load, numbered, partition_of
 from bench.place import place
 from bench.report import emit, table
-from bench.systems import SYSTEMS, crossings_topic
+from bench.systems import LEDGERS, SYSTEMS, crossings_topic
 from schemas.topics import Topic
 from streams.kafka.settings import Settings
 
 PARTITIONS = 4
-PEERS = ["ledger", "kafka-streams"]
+SYSTEMS_MEASURED = ["ledger", "ledger-compiled", "ledger-librdkafka", "kafka-streams"]
 COMMIT_MS = 10  # of a peer
 EVENTS_OF_A_TASK_PER_S = 20  # so many tasks that each begins a new life several times
 TICK_S = 0.002
@@ -109,7 +109,7 @@ async def _quiet(seen: list[float]) -> None:
 
 def _decisions_topic(settings: Settings, system: str) -> str:
     return (
-        settings.topic(Topic.DECISIONS) if system == "ledger" else crossings_topic(settings, system)
+        settings.topic(Topic.DECISIONS) if system in LEDGERS else crossings_topic(settings, system)
     )
 
 
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
     parser.add_argument("--rates", type=int, nargs="+", default=[2_000, 10_000, 50_000])
     parser.add_argument("--seconds", type=float, default=30.0, help="after a warm-up of 25")
-    parser.add_argument("--systems", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=SYSTEMS_MEASURED)
     asked = parser.parse_args()
     measured = asyncio.run(latencies(asked.systems, asked.rates, asked.seconds))
     table(

@@ -101,9 +101,11 @@ def ledger(
     env = {
         "STOPLOSS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "STOPLOSS_TOPIC_PREFIX": settings.topic_prefix,
+        "STOPLOSS_DRIVER": settings.driver,
         **(changed or {}),
     }
-    command = [sys.executable, "-m", "streams.cli.main", "ledger", "--workers", str(workers)]
+    # -P: what PYTHONPATH names comes before the folder we are in.
+    command = [sys.executable, "-P", "-m", "streams.cli.main", "ledger", "--workers", str(workers)]
     return Processor(name, command, folder / f"{name}.log", env)
 
 

@@ -3,14 +3,17 @@
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from bench.java import streams_command
 from bench.place import Place, create_topics
 from bench.positions import GroupPosition, LedgerPosition, Position
 from bench.processor import Processor, ledger
-from streams.kafka.settings import Settings
+from streams.kafka.settings import Driver, Settings
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 PEERS = Path(__file__).with_name("peers")
+COMPILED = Path("build/compiled")  # of `make compiled`
 
 COMMIT_MS = 100
 
@@ -19,9 +22,22 @@ System = Callable[[Place, int], Awaitable[Started]]
 """Given a place and the commit interval in milliseconds, return a processor that is not started."""
 
 
-async def ours(where: Place, _commit_ms: int) -> Started:
+def ours(name: str, driver: Driver, *, is_compiled: bool = False) -> System:
     """Return the ledger: the whole budget model. It chooses itself when to commit."""
-    return ledger(where.settings, where.folder), LedgerPosition(where.settings)
+
+    async def start(where: Place, _commit_ms: int) -> Started:
+        settings = msgspec.structs.replace(where.settings, driver=driver)
+        changed = {"PYTHONPATH": _compiled()} if is_compiled else {}
+        processor = ledger(settings, where.folder, name=name, changed=changed)
+        return processor, LedgerPosition(settings)
+
+    return start
+
+
+def _compiled() -> str:
+    if not COMPILED.exists():
+        raise SystemExit(f"{COMPILED}: the compiled copy is not built; run: make compiled")
+    return str(COMPILED.resolve())
 
 
 async def quix(where: Place, commit_ms: int) -> Started:
@@ -119,10 +135,20 @@ STREAMS_VARIANTS: dict[str, System] = {
 
 STREAMS_TUNED = STREAMS_VARIANTS["buffered-serial"]
 
+LEDGERS: dict[str, System] = {
+    "ledger-librdkafka": ours("ledger-librdkafka", "librdkafka"),
+    "ledger-compiled": ours("ledger-compiled", "aiokafka", is_compiled=True),
+    "ledger-compiled-librdkafka": ours(
+        "ledger-compiled-librdkafka", "librdkafka", is_compiled=True
+    ),
+    "ledger": ours("ledger", "aiokafka"),
+}
+"""Ours by each driver, from the sources and compiled; each appends events, and has its own state."""
+
 SYSTEMS: dict[str, System] = {
     "quix-streams": quix,
     "faust": faust,
     "kafka-streams": streams("kafka-streams", {}),
     "kafka-streams-tuned": STREAMS_TUNED,
-    "ledger": ours,
+    **LEDGERS,
 }

@@ -17,6 +17,7 @@ from streams.cli.options import DEFAULT_DIR, Dir, Json
 from streams.cli.place import Place, kafka_is_named, local_settings
 from streams.cli.show import print_json
 from streams.cli.values import whole
+from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
 from streams.ledger import supervisor
@@ -166,6 +167,7 @@ async def _topics(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _ledger(settings: Settings) -> AsyncIterator[None]:
+    connect_by(settings)  # a driver that is not installed is said here, not out of a group of tasks
     stop = asyncio.Event()
     export = start_metrics(settings)
     try:

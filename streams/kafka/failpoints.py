@@ -86,6 +86,10 @@ class Armed:
         if point == self.point:
             self._turn(itertools.repeat(point, TURNS_TO_WRITE))
 
+    def is_armed(self, point: str) -> bool:
+        """Whether this place is the one: where it has to be made, not only come by."""
+        return point == self.point
+
     def _turn(self, left: "itertools.repeat[str]") -> None:
         if next(left, None) is None:
             self.hit(self.point)
@@ -101,6 +105,10 @@ async def _delivered(_point: str, _deliveries: Sequence[Awaitable[object]], _top
     pass
 
 
+def _is_armed(_point: str) -> bool:
+    return False
+
+
 def _do(deed: str) -> None:
     for handler in logging.root.handlers:
         handler.flush()
@@ -109,6 +117,7 @@ def _do(deed: str) -> None:
 
 hit: Callable[[str], None] = _hit
 on_the_way: Callable[[str], None] = _hit
+is_armed: Callable[[str], bool] = _is_armed
 delivered: Callable[[str, Sequence[Awaitable[object]], str], Awaitable[None]] = _delivered
 if _value := os.environ.get(VARIABLE):
     try:
@@ -117,6 +126,7 @@ if _value := os.environ.get(VARIABLE):
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     hit, on_the_way, delivered = _armed.hit, _armed.on_the_way, _armed.delivered
+    is_armed = _armed.is_armed
     # The log is not set up yet when modules are imported; this line must not get lost.
     sys.stderr.write(
         f"failpoint: armed by {VARIABLE}={_value}: this process will {_armed.deed} itself\n"

@@ -163,8 +163,8 @@ class KafkaBatch:
 
     async def _send(self) -> None:
         """Hand all records over, grouped by topic, so that they leave in as few requests as can be."""
-        ordered = sorted(self._records, key=_target)  # stable: the order within a topic stays
-        for (topic, partition), records in groupby(ordered, key=_target):
+        ordered = sorted(self._records, key=target)  # stable: the order within a topic stays
+        for (topic, partition), records in groupby(ordered, key=target):
             await failpoints.delivered("after_outputs_sent", self._deliveries, topic)
             builder = self._producer.create_batch()
             for record in records:
@@ -197,5 +197,6 @@ class KafkaBatch:
         await asyncio.gather(*self._deliveries, return_exceptions=True)  # all are over by now
 
 
-def _target(record: Record) -> tuple[str, int]:
+def target(record: Record) -> tuple[str, int]:
+    """Return what records are grouped by, so that they leave in as few requests as can be."""
     return record.topic, record.partition

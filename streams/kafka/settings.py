@@ -41,6 +41,7 @@ assert HEARTBEAT_INTERVAL_MS * 3 < SESSION_TIMEOUT_MS
 # aiokafka refuses a whole batch as soon as its uncompressed size is above this.
 REQUEST_BYTES_MAX = MESSAGE_BYTES_MAX
 
+Driver = Literal["aiokafka", "librdkafka"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 Prefix = Annotated[
@@ -65,6 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     replication: Annotated[int, Meta(ge=-1, le=100)] = -1  # -1: the broker's default
     client_id: Text = "stoploss"
     group: Text = "ledger"
+    driver: Driver = "aiokafka"  # of the ledger's partitions; whoever else reads or writes has one
 
     security_protocol: SecurityProtocol = "PLAINTEXT"
     sasl_mechanism: SaslMechanism | None = None

@@ -16,7 +16,7 @@ from schemas.errors import UnavailableError
 from streams.budget.policy import builtin_policy
 from streams.budget.sleep import Patience
 from streams.kafka.appender import Appender
-from streams.kafka.connection import KafkaConnect
+from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings
 from streams.ledger.assignment import Assignment, group_consumer
 from streams.ledger.health import LedgerHealth
@@ -56,7 +56,7 @@ async def run_ledger(
     shared = Shared(
         settings=settings,
         default_policy=builtin_policy(),
-        connect=KafkaConnect(settings),
+        connect=connect_by(settings),
         appender=Appender(settings, "ledger-appender"),
         wall_ms=_wall_ms,
         metrics=metrics,

@@ -8,6 +8,7 @@ import signal
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 from schemas.errors import InvalidFieldError, StoplossError
+from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings
 from streams.ledger.run import run_process
 
@@ -25,10 +26,11 @@ def main(settings: Settings, workers: int = 1) -> None:
     """Run the ledger until SIGTERM or SIGINT: in this process, or in `workers` of them.
 
     Raises:
-        InvalidFieldError: `workers`, or the metrics port.
+        InvalidFieldError: `workers`, the driver, or the metrics port.
     """
     if not 1 <= workers <= WORKERS_MAX:
         raise InvalidFieldError("workers", workers, f"1 to {WORKERS_MAX}")
+    connect_by(settings)  # what is not installed is said once, not by each worker again and again
     if workers == 1:
         run_process(settings)
     else:

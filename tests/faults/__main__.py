@@ -12,9 +12,11 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
+from streams.kafka.settings import Driver
 from tests.faults.arena import SESSION_MS
 from tests.faults.result import Result
 from tests.faults.run import RATE_PER_S, run
@@ -29,11 +31,15 @@ def main() -> int:
     parser.add_argument(
         "--session-ms", type=int, default=SESSION_MS, help="shorter where the machine is ours alone"
     )
+    parser.add_argument(
+        "--driver", choices=get_args(Driver), default="aiokafka", help="of the ledgers"
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.add_argument("--keep", type=Path, help="keep logs and data in this new folder")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
-    print(f"seed {seed}: python -m tests.faults --seed {seed} --minutes {asked.minutes:g}")
+    command = f"python -m tests.faults --seed {seed} --minutes {asked.minutes:g}"
+    print(f"seed {seed}: {command} --driver {asked.driver}")
     sys.stdout.flush()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("faults").setLevel(logging.INFO)
@@ -60,6 +66,7 @@ async def _until_told(seed: int, folder: Path, asked: argparse.Namespace) -> Res
         minutes=asked.minutes,
         rate_per_s=asked.rate,
         session_ms=asked.session_ms,
+        driver=asked.driver,
     )
 
 

@@ -13,7 +13,7 @@ from schemas.topics import Topic
 from streams.budget.policy import policy_from_toml
 from streams.client.emitter import Emitter
 from streams.kafka.reader import KafkaReader, start_client
-from streams.kafka.settings import Settings, load_settings
+from streams.kafka.settings import Driver, Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
 from tests.faults.broker import ProxiedBroker, proxied_broker
 from tests.faults.enforcers import Enforcers
@@ -51,12 +51,15 @@ RECOVERED_WITHIN_S = 90.0
 POLL_S = 0.05
 
 
-def environ_of(bootstrap_servers: str, session_ms: int) -> dict[str, str]:
+def environ_of(
+    bootstrap_servers: str, session_ms: int, driver: Driver = "aiokafka"
+) -> dict[str, str]:
     """Return the environment of a process of ours; time-outs in the proportions of the defaults."""
     short: dict[str, object] = {
         "bootstrap_servers": bootstrap_servers,
         "topic_prefix": "faults.",
         "partitions": 4,
+        "driver": driver,
         "session_timeout_ms": session_ms,
         "heartbeat_interval_ms": session_ms // 10,
         "transaction_timeout_ms": session_ms * 8 // 10,
@@ -82,6 +85,7 @@ class Arena:
     random: random.Random
     folder: Path
     session_ms: int
+    driver: Driver
     emitted: int = 0
 
     @property
@@ -93,7 +97,7 @@ class Arena:
 
     def environ(self, proxy: str) -> dict[str, str]:
         """Return the environment of a process of ours that goes through a proxy."""
-        return environ_of(self.broker.servers(proxy), self.session_ms)
+        return environ_of(self.broker.servers(proxy), self.session_ms, self.driver)
 
     def emit(self, count: int) -> None:
         """Say usage through the emitter; each is one model call."""
@@ -165,7 +169,13 @@ def settings_of(broker: ProxiedBroker, proxy: str, session_ms: int) -> Settings:
 
 @contextlib.asynccontextmanager
 async def arena(
-    folder: Path, seed: int, *, families: int, usages: int, session_ms: int = SESSION_MS
+    folder: Path,
+    seed: int,
+    *,
+    families: int,
+    usages: int,
+    session_ms: int = SESSION_MS,
+    driver: Driver = "aiokafka",
 ) -> AsyncIterator[Arena]:
     """Set everything up; at the end nothing of it is left but the files in `folder`."""
     logs = folder / "logs"
@@ -178,7 +188,9 @@ async def arena(
         watch = Watch(settings_of(broker, CALM, session_ms))
         watching = group.create_task(watch.run())
         stack.callback(watching.cancel)
-        ledgers = Ledgers(lambda proxy: environ_of(broker.servers(proxy), session_ms), logs, group)
+        ledgers = Ledgers(
+            lambda proxy: environ_of(broker.servers(proxy), session_ms, driver), logs, group
+        )
         stack.push_async_callback(ledgers.kill)
         feed = Feed(settings_of(broker, CLIENTS, session_ms), watch.appended)
         stack.push_async_callback(feed.close)
@@ -206,4 +218,5 @@ async def arena(
             random=random.Random(f"{seed}-faults"),
             folder=folder,
             session_ms=session_ms,
+            driver=driver,
         )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from streams.kafka.settings import Driver
+
 
 class Gaps(Struct, frozen=True):
     """How long input waited at most, after each of `count` faults, in milliseconds."""
@@ -51,6 +53,7 @@ class Result(Struct, frozen=True, kw_only=True):
     minutes: float
     cores: int
     session_ms: int
+    driver: Driver = "aiokafka"
     faults: dict[str, int]
     attempted: dict[str, int]
     zombies_fenced: int

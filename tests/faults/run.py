@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.machine import commit
 from streams.kafka import failpoints
+from streams.kafka.settings import Driver
 from tests.faults import check
 from tests.faults.arena import CALM, CLIENTS, POLICIES, SESSION_MS, Arena, arena
 from tests.faults.faults import DECK, KINDS, LEDGERS_MAX, LEDGERS_MIN
@@ -49,6 +50,7 @@ async def run(
     plan: Sequence[Step] | None = None,
     rate_per_s: float = RATE_PER_S,
     session_ms: int = SESSION_MS,
+    driver: Driver = "aiokafka",
 ) -> Result:
     """Run the plan, or what the seed draws for so many minutes.
 
@@ -59,6 +61,7 @@ async def run(
         plan: steps, each tried again where it was not seen to happen.
         rate_per_s: of records.
         session_ms: how long the group waits for a ledger that is gone.
+        driver: of the ledgers.
     """
     assert (minutes is None) != (plan is None)
     ran_commit = commit()  # now: it may be another one at the end
@@ -70,7 +73,9 @@ async def run(
     wrong: list[str] = []
     # The longer it runs, the more a task does: what is alive and remembered stays the same.
     usages = 8 if minutes is None or minutes < 5 else 40
-    async with arena(folder, seed, families=60, usages=usages, session_ms=session_ms) as place:
+    async with arena(
+        folder, seed, families=60, usages=usages, session_ms=session_ms, driver=driver
+    ) as place:
         await set_policy(place.settings(CLIENTS), POLICIES[0])
         await place.keep(LEDGERS_MIN)
         fed = asyncio.Event()
@@ -131,6 +136,7 @@ async def run(
             minutes=round(ran_s / 60, 2),
             cores=os.cpu_count() or 1,
             session_ms=session_ms,
+            driver=driver,
             faults={name: happened[name] for name in sorted(happened) if happened[name]},
             attempted=dict(sorted(attempted.items())),
             zombies_fenced=place.ledgers.fenced,

@@ -2,10 +2,12 @@
 
 import logging
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from streams.kafka import failpoints
+from streams.kafka.settings import Driver
 from tests.faults.faults import LEDGER_POINTS, OPERATORS
 from tests.faults.run import Step, run
 
@@ -48,12 +50,20 @@ def test_the_plans_have_every_point() -> None:
     assert {f"kill {point}" for point in failpoints.POINTS} <= planned
 
 
+@pytest.mark.parametrize("driver", get_args(Driver))
 @pytest.mark.parametrize("seed", PLANS, ids="seed-{}".format)
-async def test_nothing_is_lost_and_nothing_is_counted_twice(seed: int, tmp_path: Path) -> None:
+async def test_nothing_is_lost_and_nothing_is_counted_twice(
+    seed: int, driver: Driver, tmp_path: Path
+) -> None:
     plan = PLANS[seed]
     logging.getLogger("faults").setLevel(logging.INFO)
     result = await run(
-        seed, tmp_path / "run", plan=plan, rate_per_s=RATE_PER_S, session_ms=SESSION_MS
+        seed,
+        tmp_path / "run",
+        plan=plan,
+        rate_per_s=RATE_PER_S,
+        session_ms=SESSION_MS,
+        driver=driver,
     )
     assert result.differences == []
     assert result.faults == result.attempted  # else this run has shown nothing

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 from schemas.errors import UnavailableError
 from schemas.topics import SPECS, Topic
 from streams.budget.policy import Policy, policy_json
-from streams.kafka.settings import Settings, load_settings
+from streams.kafka.settings import Driver, Settings, load_settings
 from streams.kafka.topics import create_or_check_topics, partition_for
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport
@@ -210,9 +210,12 @@ class RunningLedger:
             await self.task
 
 
-async def make_world(bootstrap_servers: str, topic_prefix: str, partitions: int = 2) -> World:
+async def make_world(
+    bootstrap_servers: str, topic_prefix: str, partitions: int = 2, driver: Driver = "aiokafka"
+) -> World:
     settings = load_settings(
         {},
+        driver=driver,
         bootstrap_servers=bootstrap_servers,
         topic_prefix=topic_prefix,
         partitions=partitions,

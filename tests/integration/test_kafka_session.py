@@ -3,18 +3,19 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol
 
 import aiokafka
 import pytest
 
 from schemas.errors import UnavailableError
 from schemas.topics import Topic
+from streams.kafka.connection import KafkaConnection
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
-from streams.kafka.ports import Chunk, PartitionReader, PartitionWriter, Record
-from streams.kafka.reader import KafkaReader, start_client
-from streams.kafka.session import KafkaWriter
+from streams.kafka.librdkafka.connection import RdConnection
+from streams.kafka.ports import Chunk, Connection, PartitionReader, PartitionWriter, Record
+from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
 from tests.simulation.broker import Broker
@@ -24,6 +25,10 @@ from tests.simulation.network import Network, Sender
 
 pytestmark = pytest.mark.integration
 PARTITION = 1
+CONNECTIONS: dict[str, Callable[[Settings, Any, int], Connection]] = {
+    "aiokafka": KafkaConnection,
+    "librdkafka": RdConnection,
+}
 
 
 class Side(Protocol):
@@ -57,16 +62,18 @@ class SimulatedSide:
 
 
 class KafkaSide:
-    def __init__(self, settings: Settings, client: object) -> None:
-        self.settings, self._client = settings, client
-        self._writers: list[KafkaWriter] = []
+    """Kafka by one of the drivers."""
 
-    def writer(self) -> KafkaWriter:
-        self._writers.append(KafkaWriter(self.settings, PARTITION))
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self.settings, self._connection = settings, connection
+        self._writers: list[PartitionWriter] = []
+
+    def writer(self) -> PartitionWriter:
+        self._writers.append(self._connection.writer())
         return self._writers[-1]
 
-    def reader(self, topic: Topic) -> KafkaReader:
-        return KafkaReader(self._client, self.settings.topic(topic), PARTITION)
+    def reader(self, topic: Topic) -> PartitionReader:
+        return self._connection.reader(self.settings.topic(topic))
 
     def record(self, topic: Topic, key: str, value: str | None) -> Record:
         return _record(self.settings.topic(topic), key, value)
@@ -74,6 +81,7 @@ class KafkaSide:
     async def close(self) -> None:
         for writer in self._writers:
             await writer.close()
+        await self._connection.close()
 
 
 def _record(topic: str, key: str, value: str | None) -> Record:
@@ -81,17 +89,33 @@ def _record(topic: str, key: str, value: str | None) -> Record:
 
 
 @pytest.fixture
-async def kafka(bootstrap_servers: str, topic_prefix: str) -> AsyncIterator[KafkaSide]:
+async def settings(bootstrap_servers: str, topic_prefix: str) -> Settings:
     settings = load_settings(
         {}, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, partitions=2
     )
     await create_or_check_topics(settings)
+    return settings
+
+
+async def side_of(driver: str, settings: Settings) -> KafkaSide:
     topics = [settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS, Topic.DECISIONS)]
     client = await start_client(settings, topics, "test")
-    side = KafkaSide(settings, client)
+    connection = CONNECTIONS[driver](settings, client, PARTITION)
+    return KafkaSide(settings, connection)
+
+
+@pytest.fixture
+async def aiokafka_side(settings: Settings) -> AsyncIterator[KafkaSide]:
+    side = await side_of("aiokafka", settings)
     yield side
     await side.close()
-    await client.close()
+
+
+@pytest.fixture
+async def librdkafka_side(settings: Settings) -> AsyncIterator[KafkaSide]:
+    side = await side_of("librdkafka", settings)
+    yield side
+    await side.close()
 
 
 @pytest.fixture
@@ -99,12 +123,16 @@ async def simulated() -> SimulatedSide:
     return SimulatedSide()
 
 
-@pytest.fixture(params=["simulated", "kafka"])
+@pytest.fixture(params=["simulated", *CONNECTIONS])
 def side(request: pytest.FixtureRequest) -> Side:
-    if request.param == "simulated":
-        simulated: Side = request.getfixturevalue("simulated")
-        return simulated
-    found: Side = request.getfixturevalue("kafka")
+    name = "simulated" if request.param == "simulated" else f"{request.param}_side"
+    found: Side = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture(params=list(CONNECTIONS))
+def kafka(request: pytest.FixtureRequest) -> KafkaSide:
+    found: KafkaSide = request.getfixturevalue(f"{request.param}_side")
     return found
 
 
@@ -217,6 +245,24 @@ async def test_a_writer_that_was_fenced_may_fence_again(side: Side) -> None:
     await settled(side.reader(Topic.TASKS), [("a", "2")])
 
 
+@pytest.mark.parametrize("first_by", CONNECTIONS, ids="{} has it".format)
+@pytest.mark.parametrize("second_by", CONNECTIONS, ids="{} takes it".format)
+async def test_an_owner_is_replaced_whatever_the_drivers_are(
+    settings: Settings, first_by: str, second_by: str
+) -> None:
+    one, other = await side_of(first_by, settings), await side_of(second_by, settings)
+    first, second = one.writer(), other.writer()
+    await first.fence()
+    await commit(first, [one.record(Topic.TASKS, "a", "1")])
+    await second.fence()
+    await commit(second, [other.record(Topic.TASKS, "a", "2")])
+    with pytest.raises(FencedError):
+        await commit(first, [one.record(Topic.TASKS, "a", "of the zombie")])
+    await settled(one.reader(Topic.TASKS), [("a", "1"), ("a", "2")])
+    await one.close()
+    await other.close()
+
+
 async def test_an_empty_batch_commits(side: Side) -> None:
     writer = side.writer()
     await writer.fence()
@@ -291,6 +337,40 @@ async def test_other_producers_open_and_aborted_transactions_are_not_read(kafka:
         assert await reads(reader) == []
         await producer.commit_transaction()
     await settled(reader, [("k", "1"), ("k", "2"), ("k", "3"), ("k", "open")])
+
+
+async def test_the_end_that_a_chunk_tells_has_no_open_transaction_before_it(
+    kafka: KafkaSide,
+) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    operator = aiokafka.AIOKafkaProducer(
+        **kafka.settings.producer_kwargs(), transactional_id=f"{events}-operator"
+    )
+    async with operator, aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as plain:
+        await plain.send_and_wait(events, b"1", b"k", PARTITION)
+        await operator.begin_transaction()
+        open_at = await operator.send_and_wait(events, b"open", b"k", PARTITION)
+        await plain.send_and_wait(events, b"hidden", b"k", PARTITION)
+        chunks = await reads(kafka.reader(Topic.EVENTS))
+        assert [chunk.end_offset for chunk in chunks] == [open_at.offset]
+        await operator.commit_transaction()
+
+
+async def test_what_a_cancelled_read_had_taken_comes_with_the_next(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    reader = kafka.reader(Topic.EVENTS)
+    assert await reads(reader) == []
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reader.read())
+        await asyncio.sleep(0)
+        task.cancel()
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        await producer.send_and_wait(events, b"1", b"k", PARTITION)
+    found: list[bytes | None] = []
+    async with asyncio.timeout(10):
+        while not found:
+            found += [record.value for chunk in await reads(reader) for record in chunk.records]
+    assert found == [b"1"]
 
 
 async def test_the_append_time_is_the_brokers(kafka: KafkaSide) -> None:

@@ -8,6 +8,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from schemas.envelope import rfc3339
 from schemas.topics import Topic
+from streams.kafka.settings import Driver
 from streams.ledger.health import Health
 from streams.ledger.metrics import MetricsExport
 from tests.integration.kafka_world import World, eventually, make_world
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-async def world(bootstrap_servers: str, topic_prefix: str) -> World:
-    return await make_world(bootstrap_servers, topic_prefix)
+async def world(bootstrap_servers: str, topic_prefix: str, driver: Driver) -> World:
+    return await make_world(bootstrap_servers, topic_prefix, driver=driver)
 
 
 async def test_usage_becomes_a_decision_and_a_state(world: World) -> None:
@@ -60,6 +61,8 @@ async def test_time_alone_decides_by_a_tick_in_the_log(world: World) -> None:
     task = world.task_in(0)
     overrides = {"THINK": {"latency_ms": 1_000}}
     async with world.ledger():
+        # Else the policies are events that come later, and move the clock on a slow machine.
+        await eventually(lambda: _all_have_a_policy(world))
         await world.send(
             [
                 (task, world.event("task.started", task, budget_overrides=overrides)),

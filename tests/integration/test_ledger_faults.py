@@ -8,6 +8,7 @@ import pytest
 
 from schemas.topics import Topic
 from streams.kafka.session import KafkaWriter
+from streams.kafka.settings import Driver
 from streams.ledger.health import Health
 from streams.local.broker import KafkaBroker
 from tests.integration.kafka_world import RunningLedger, World, eventually, make_world
@@ -17,8 +18,8 @@ TASKS = [f"TASK-{number}" for number in range(24)]
 
 
 @pytest.fixture
-async def world(bootstrap_servers: str, topic_prefix: str) -> World:
-    return await make_world(bootstrap_servers, topic_prefix, partitions=4)
+async def world(bootstrap_servers: str, topic_prefix: str, driver: Driver) -> World:
+    return await make_world(bootstrap_servers, topic_prefix, partitions=4, driver=driver)
 
 
 async def send_some(world: World, rounds: int) -> None:
@@ -89,6 +90,7 @@ async def test_a_ledger_that_was_fenced_drops_the_partition_and_takes_it_again(
     async with world.ledger():
         await send_some(world, 10)
         await world.until_folded()
+        # Of the first driver whatever the ledger's is: they share the transactional id.
         usurper = KafkaWriter(world.settings, world.partition(TASKS[0]))
         await usurper.fence()
         await usurper.close()
@@ -98,11 +100,13 @@ async def test_a_ledger_that_was_fenced_drops_the_partition_and_takes_it_again(
 
 
 async def test_a_ledger_waits_for_a_broker_that_is_away(
-    tmp_path_factory: pytest.TempPathFactory, topic_prefix: str
+    tmp_path_factory: pytest.TempPathFactory, topic_prefix: str, driver: Driver
 ) -> None:
     broker = KafkaBroker(tmp_path_factory.mktemp("away"))
     async with broker:
-        world = await make_world(broker.bootstrap_servers, topic_prefix, partitions=4)
+        world = await make_world(
+            broker.bootstrap_servers, topic_prefix, partitions=4, driver=driver
+        )
         await send_some(world, 10)
     async with world.ledger() as ledger:
         await eventually(lambda: _is(ledger.health.state is Health.WAITING_FOR_KAFKA))

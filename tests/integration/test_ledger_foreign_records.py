@@ -11,6 +11,7 @@ import pytest
 from schemas.letters import original_headers
 from schemas.outputs import DeadLetterHeader
 from schemas.topics import Topic
+from streams.kafka.settings import Driver
 from tests.integration.foreign_batch import Foreign, record_batch, send_batch
 from tests.integration.kafka_world import World, make_world
 
@@ -21,8 +22,8 @@ NOT_UTF_8 = b"\xffname\xc3"
 
 
 @pytest.fixture
-async def world(bootstrap_servers: str, topic_prefix: str) -> World:
-    return await make_world(bootstrap_servers, topic_prefix, partitions=1)
+async def world(bootstrap_servers: str, topic_prefix: str, driver: Driver) -> World:
+    return await make_world(bootstrap_servers, topic_prefix, partitions=1, driver=driver)
 
 
 def usage(world: World, tokens: int, headers: Headers = ()) -> Foreign:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from streams.kafka.settings import Driver
 from tests.integration.kafka_world import World, eventually, make_world
 
 pytestmark = pytest.mark.integration
@@ -89,9 +90,9 @@ async def start(world: World, tmp_path: Path) -> AsyncIterator[Start]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_it_with_everything_committed(
-    world: World, start: Start, number: signal.Signals
+    world: World, start: Start, number: signal.Signals, driver: Driver
 ) -> None:
-    ledger: Ledger = await start(1)
+    ledger: Ledger = await start(1, STOPLOSS_DRIVER=driver)
     await world.send([world.usage(f"TASK-{n % 7}", 100) for n in range(500)])
     await world.until_folded()
     ledger.process.send_signal(number)

@@ -1,0 +1,277 @@
+"""The transaction of one batch on librdkafka; its states, and what each means, as in `session`.
+
+Its queue tells nobody of single deliveries here: a callback each would have to win the interpreter
+from the event loop each time. Instead a flush waits until every one of them has ended, and librdkafka
+refuses to commit a transaction of which a record was not delivered.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator
+from itertools import groupby
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.errors import UnavailableError
+from streams.kafka import failpoints
+from streams.kafka.errors import FencedError, UnconfirmedBatchError
+from streams.kafka.librdkafka.calls import SLICE_S, Caller
+from streams.kafka.librdkafka.config import producer_config
+from streams.kafka.ports import Record
+from streams.kafka.session import ABORT_WITHIN_S, At, States, target
+from streams.kafka.settings import Settings
+
+# Enough that the request for a commit is written, too little for its answer to come.
+WRITTEN_WITHIN_S = 0.001
+PAUSE_S = 0.005  # between calls that end at once
+FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001 - its public constants
+)
+
+
+class Client:
+    """A transactional producer; its calls block, a slice at a time, and none after `let_go`."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._config = producer_config(settings, partition)
+        self._producer: Producer | None = None
+        self._is_let_go = threading.Event()
+
+    def begin(self, within_s: float) -> None:
+        """Connect and fence.
+
+        Raises:
+            KafkaException: no broker answers in time, or none that has us.
+        """
+        self._producer = Producer(self._config)
+        self._in_slices(self._producer.init_transactions, within_s)
+
+    def begin_transaction(self) -> None:
+        """Begin; nothing is sent by it."""
+        self._made.begin_transaction()
+
+    def queue(self, records: list[Record]) -> None:
+        """Hand records over."""
+        produce = self._made.produce
+        for record in records:
+            produce(record.topic, record.value, record.key, record.partition)
+
+    def flush(self, within_s: float) -> None:
+        """Wait until each record that was handed over has been delivered, or refused.
+
+        Raises:
+            TimeoutError: not all have.
+        """
+        until_s = time.monotonic() + within_s
+        while self._made.flush(SLICE_S):
+            if self._is_let_go.is_set() or time.monotonic() > until_s:
+                raise TimeoutError("not every record was delivered in time")
+
+    def commit(self, within_s: float) -> None:
+        """Commit.
+
+        Raises:
+            KafkaException: it is not known to be committed; a record that was refused is a reason.
+        """
+        first_s = WRITTEN_WITHIN_S if failpoints.is_armed("in_commit") else SLICE_S
+        try:
+            self._made.commit_transaction(first_s)
+        except KafkaException as exception:
+            if not exception.args[0].retriable():
+                raise
+            failpoints.hit("in_commit")  # it has asked, and nobody has answered
+            self._in_slices(self._made.commit_transaction, within_s)
+
+    def abort(self) -> None:
+        """Abort.
+
+        Raises:
+            KafkaException: not in this state, or not in time.
+        """
+        self._made.abort_transaction(ABORT_WITHIN_S)
+
+    def let_go(self) -> None:
+        """Have what waits in another thread end soon; nothing more is sent but an abort."""
+        self._is_let_go.set()
+        if self._producer is not None:
+            with contextlib.suppress(KafkaException, SystemError):
+                self._producer.purge()
+
+    def close(self) -> None:
+        """Let go of everything; without `let_go` before, it would first deliver what is waiting."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            # That another owner has begun it says once more here, after it has closed.
+            with contextlib.suppress(KafkaException, SystemError):
+                producer.close()
+
+    @property
+    def _made(self) -> Producer:
+        assert self._producer is not None, "begin first"
+        return self._producer
+
+    def _in_slices(self, call: Callable[[float], None], within_s: float) -> None:
+        until_s = time.monotonic() + within_s
+        while True:
+            try:
+                return call(SLICE_S)
+            except KafkaException as exception:
+                # It goes on by itself; called again, the call waits for what it has begun.
+                goes_on = exception.args[0].retriable() and time.monotonic() < until_s
+                if not goes_on or self._is_let_go.wait(PAUSE_S):
+                    raise
+
+
+class RdWriter:
+    """The transactional producer of one input partition; see `PartitionWriter`."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._settings = settings
+        self.partition = partition
+        self._link: Link | None = None
+        self._batch: RdBatch | None = None
+
+    def __repr__(self) -> str:
+        return f"<RdWriter {self._settings.transactional_id(self.partition)} {self._batch}>"
+
+    async def fence(self) -> None:
+        """See `PartitionWriter.fence`: InitProducerId ends the predecessor's transaction."""
+        await self.close()
+        link = Link(self._settings, self.partition)
+        within_s = self._settings.request_timeout_ms / 1000
+        try:
+            await link.caller(link.client.begin, within_s)
+        except KafkaException as error:
+            await link.discard()
+            raise UnavailableError(f"{self!r}: {error.args[0]!r}") from error
+        except BaseException:
+            await link.discard()
+            raise
+        self._link = link
+
+    def batch(self) -> "RdBatch":
+        """See `PartitionWriter.batch`."""
+        assert self._link is not None, "fence first"
+        assert self._batch is None or self._batch.at in (At.COMMITTED, At.ABORTED)
+        deadline_s = self._settings.batch_deadline_ms / 1000
+        self._batch = RdBatch(self._link, self.partition, deadline_s)
+        return self._batch
+
+    async def close(self) -> None:
+        """See `PartitionWriter.close`."""
+        link, self._link, self._batch = self._link, None, None
+        if link is not None:
+            await link.discard()
+
+
+class Link:
+    """A client with its thread."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self.client = Client(settings, partition)
+        self.caller = Caller(f"writer-{partition}")
+        self._is_discarded = False
+
+    async def discard(self) -> None:
+        """Let go of it whatever state it is in, and send nothing more."""
+        if not self._is_discarded:
+            self._is_discarded = True
+            self.client.let_go()
+            await self.caller.close(self.client.close)
+
+
+class RdBatch:
+    """One transaction; see `Batch`."""
+
+    def __init__(self, link: Link, partition: int, deadline_s: float) -> None:
+        self._link = link
+        self._partition = partition
+        self._deadline_s = deadline_s
+        self._records: list[Record] = []
+        self._states = States()
+
+    def __repr__(self) -> str:
+        return f"<RdBatch {self.at.value} records={len(self._records)}>"
+
+    @property
+    def at(self) -> At:
+        """Where it stands."""
+        return self._states.at
+
+    def produce(self, record: Record) -> None:
+        """See `Batch.produce`."""
+        assert self.at is At.OPEN, self
+        self._records.append(record)
+
+    async def abort(self) -> None:
+        """See `Batch.abort`; nothing has been sent yet."""
+        self._states.move(At.ABORTED)
+        self._records.clear()
+
+    async def commit(self) -> None:
+        """See `Batch.commit`."""
+        self._states.move(At.COMMITTING)
+        client, call = self._link.client, self._link.caller
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await call(client.begin_transaction)  # 1. nothing is sent by this
+                failpoints.hit("after_begin")
+                await self._send()  # 2.
+                failpoints.hit("after_state_sent")
+                await call(client.flush, self._deadline_s)  # 3.
+                failpoints.hit("before_commit")
+                await call(client.commit, self._deadline_s)  # 4. refused where 3. was not all well
+                failpoints.hit("after_commit")
+        except BaseException as error:
+            self._states.move(At.DISCARDED)
+            if await self._give_up(error):
+                raise FencedError(self._partition) from error
+            if isinstance(error, Exception):
+                raise UnconfirmedBatchError(self._partition, _said(error)) from error
+            raise
+        self._states.move(At.COMMITTED)
+
+    async def _send(self) -> None:
+        ordered = sorted(self._records, key=target)  # stable: the order within a topic stays
+        for (topic, _), records in groupby(ordered, key=target):
+            await failpoints.delivered("after_outputs_sent", [_Flushed(self._link)], topic)
+            await self._link.caller(self._link.client.queue, list(records))
+
+    async def _give_up(self, error: BaseException) -> bool:
+        """Abort where that is still possible; return whether another owner has begun.
+
+        librdkafka says of what else it refuses that a fatal error came before; the abort says which.
+        """
+        fenced = _is_fenced(error)
+        self._link.client.let_go()
+        if not fenced:
+            try:
+                async with asyncio.timeout(ABORT_WITHIN_S + SLICE_S):
+                    await self._link.caller(self._link.client.abort)
+            except (KafkaException, SystemError, TimeoutError) as refused:
+                fenced = _is_fenced(refused)  # else the next owner's fence ends it, or its time-out
+        await self._link.discard()
+        return fenced and isinstance(error, Exception)
+
+
+class _Flushed:
+    """Awaited, everything that has been handed over is on the broker."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._link.caller(self._link.client.flush, ABORT_WITHIN_S).__await__()
+
+
+def _is_fenced(error: BaseException) -> bool:
+    # A call in which librdkafka says it on the side ends with a SystemError because of it.
+    cause = error.__cause__ if isinstance(error, SystemError) else error
+    return isinstance(cause, KafkaException) and cause.args[0].code() in FENCED
+
+
+def _said(error: Exception) -> str:
+    return repr(error.args[0]) if isinstance(error, KafkaException) else repr(error)
