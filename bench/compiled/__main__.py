@@ -10,7 +10,7 @@ import msgspec
 from bench.compiled.build import FOLDER, ROOT, build
 from bench.compiled.measure import Measured
 
-TESTS = ("tests/unit/budget", "tests/unit/replay")
+TESTS = ("tests/unit/budget",)
 ROUNDS = 3  # taken in turn: on a busy machine the shortest of each can be compared
 
 
