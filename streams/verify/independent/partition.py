@@ -511,7 +511,9 @@ class Partition(Refusals):
         if event.sequence is not None:
             self._sequences[event.source] = event.sequence
         else:
-            self._recent = [*self._recent[-255:], (event.source, event.id)]
+            self._recent.append((event.source, event.id))
+            if len(self._recent) > self.policy.recent_count:
+                self._recent.popleft()
         if event.kind == "mode.set":
             self._set_mode(event.data["mode"], event.data["by"])
         elif event.kind == "task.recovered":

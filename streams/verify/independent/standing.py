@@ -1,5 +1,6 @@
 """What follows from what was used: levels, verdicts, who inherits them, and the records of each."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,7 +42,7 @@ class Standing:
         self.tasks: dict[str, Task] = {}
         self.children: dict[str, set[str]] = {}
         self._sequences: dict[str, int] = {}
-        self._recent: list[tuple[str, str]] = []
+        self._recent: deque[tuple[str, str]] = deque()
         self._heap: list[tuple[int, str]] = []
         self._touched: dict[str, Task] = {}  # whose verdict is to be judged
         self.subject: str | None = None  # of the last event

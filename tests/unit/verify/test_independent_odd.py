@@ -2,6 +2,7 @@
 
 import pytest
 
+from streams.budget.policy import policy_from_toml
 from streams.verify.independent.judge import Judge
 from streams.verify.independent.records import Input
 from streams.verify.independent.times import epoch_ms, rfc3339
@@ -20,6 +21,7 @@ STARTED = record("task.started", "U", "e-1", {"labels": {}}, START_MS)
 AGAIN = record("task.started", "T", "e-1", {"labels": {}}, START_MS)
 GRANT = record("task.granted", "T", "e-1", {"by": "a", "reason": "b", "multiplier": 2}, START_MS)
 FEW, MANY = b"[" * 200 + b"]" * 200, b"[" * 300 + b"]" * 300
+GRANT_ALL = {"by": "a", "reason": "b", "multiplier": 2}
 SET_AGAIN = record("policy.set", OWN_SUBJECT, "e-1", policy_data(POLICY), START_MS)
 CHILD = record("task.started", "C", "e-1", {"parent_task_id": "T"}, START_MS)
 UNKNOWN = record("phase.usage", "C", "e-2", {"phase": "PR", "usage_known": False}, START_MS)
@@ -188,3 +190,25 @@ def test_what_a_child_uses_keeps_its_parent_also_where_nobody_knows_how_much() -
 )
 def test_times_are_kept_within_those_that_can_be_written(text: str, told: str) -> None:
     assert rfc3339(epoch_ms(text)) == told
+
+
+def test_events_for_a_partition_are_remembered_for_as_long_as_the_policy_says() -> None:
+    few = policy_from_toml('version = "few"\n[dedupe]\nrecent = 2', "few.toml")
+    grants = [
+        record("all.granted", OWN_SUBJECT, f"e-{number}", GRANT_ALL, START_MS)
+        for number in (0, 1, 2, 0, 0)  # the first one is forgotten, and remembered
+    ]
+    begun = [
+        record("policy.set", OWN_SUBJECT, "p", policy_data(few), START_MS),
+        record("task.started", "T", "begun", {}, START_MS),
+    ]
+    records = written(
+        [
+            (offset, START_MS + offset, b"T", value, ())
+            for offset, value in enumerate([*begun, *grants])
+        ]
+    )
+
+    assert [str(one) for one in Judge(records).differences()] == []
+    told = b"".join(value or b"" for _, _, value in records.outputs["lifecycle"])
+    assert told.count(b'"change":"granted"') == 4
