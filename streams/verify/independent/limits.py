@@ -17,6 +17,8 @@ BLOCK = 4
 SCALE = {"tokens": 1000, "latency_ms": 1, "cost_usd": 1}  # of an amount to its limit
 PARTS = 10_000
 DEFAULT = "default"
+# The contract is silent: as high as a limit can be, in tokens, milliseconds, nano-dollars.
+LIMIT_MAX = {"tokens": 10**15, "latency_ms": 10**18, "cost_usd": 10**18}
 CACHED_MAX = 10_000  # limits of a policy: kinds of work and factors come from outside
 TASK = None  # the phase of a task's cell
 
@@ -108,7 +110,7 @@ class Policy:
             multiplier,
         ):
             product *= _fraction(factor)
-        return math.ceil(product)
+        return min(math.ceil(product), LIMIT_MAX[metric])
 
     def metered(self, usage: Mapping[str, int]) -> int:
         """Return the metered tokens of a report, in milli-tokens."""
@@ -129,14 +131,17 @@ def _ladder(shares: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 def multiplied(limits: Limits, factor: Decimal | int) -> Limits:
     """Return limits after a grant by a factor."""
-    return {key: math.ceil(_fraction(factor) * limit) for key, limit in limits.items()}
+    return {
+        key: min(math.ceil(_fraction(factor) * limit), LIMIT_MAX[key[1]])
+        for key, limit in limits.items()
+    }
 
 
 def task_sum(limits: Limits, planned: Iterable[str], metric: str) -> int | None:
     """Return the sum over the planned phases; None where one of them has no limit."""
     found = [limits.get((phase, metric)) for phase in planned]
     known = [one for one in found if one is not None]
-    return sum(known) if known and len(known) == len(found) else None
+    return min(sum(known), LIMIT_MAX[metric]) if known and len(known) == len(found) else None
 
 
 def as_number(amount: int, metric: str, *, is_limit: bool = False) -> Decimal:

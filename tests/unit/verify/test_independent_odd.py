@@ -212,3 +212,19 @@ def test_events_for_a_partition_are_remembered_for_as_long_as_the_policy_says() 
     assert [str(one) for one in Judge(records).differences()] == []
     told = b"".join(value or b"" for _, _, value in records.outputs["lifecycle"])
     assert told.count(b'"change":"granted"') == 4
+
+
+def test_limits_grow_to_a_bound_however_often_they_are_raised() -> None:
+    raised = {"by": "a", "reason": "b", "multiplier": 10}
+    grants = [record("task.granted", "T", f"e-{one}", raised, START_MS) for one in range(70)]
+    records = written(
+        [
+            (offset, START_MS + offset, b"T", value, ())
+            for offset, value in enumerate([*BEGUN, *grants, USAGE])
+        ]
+    )
+
+    assert [str(one) for one in Judge(records).differences()] == []
+    assert b'"tokens":1000000000000000,' in b"".join(
+        value or b"" for _, _, value in records.outputs["lifecycle"]
+    )
