@@ -14,9 +14,11 @@ import msgspec
 from streams.kafka import failpoints
 from tests.faults.claims import CLAIMS
 from tests.faults.result import Gaps, Result
+from tests.fuzz.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS, PAGE = DOCS / "reliability", DOCS / "reliability.md"
+BAD_INPUT = "bad-input"  # a folder of the runs, for those of `tests.fuzz`
 
 INTRODUCTION = """\
 # Reliability: what was broken on purpose, and what came of it
@@ -52,6 +54,13 @@ thousands of short histories more.
 """
 
 
+BROKEN = """\
+`python -m tests.fuzz --cases N --seed N --json FILE` breaks real events, policies and logs, a byte or a
+value at a time. Nothing may be raised, what is refused changes nothing and is kept with its bytes, and
+the state in the end is one that can be restored.
+"""
+
+
 def load_runs(folder: Path = RUNS) -> dict[str, Result]:
     """Return the runs that are kept, by their names.
 
@@ -64,7 +73,18 @@ def load_runs(folder: Path = RUNS) -> dict[str, Result]:
     }
 
 
-def render(runs: Mapping[str, Result]) -> str:
+def load_bad_input(folder: Path = RUNS / BAD_INPUT) -> list[Run]:
+    """Return the runs of `tests.fuzz` that are kept.
+
+    Raises:
+        msgspec.ValidationError: a file is no such run.
+    """
+    return [
+        msgspec.json.decode(path.read_bytes(), type=Run) for path in sorted(folder.glob("*.json"))
+    ]
+
+
+def render(runs: Mapping[str, Result], bad_input: Sequence[Run] = ()) -> str:
     """Return the page."""
     parts = [
         INTRODUCTION,
@@ -76,6 +96,7 @@ def render(runs: Mapping[str, Result]) -> str:
         "\n## How long a decision was late\n",
         WAITED,
         _gaps(runs),
+        *_bad_input(bad_input),
         "\n## What is named in a kill\n",
         _points(),
         "\n## What is tried where\n",
@@ -138,6 +159,25 @@ def _enforced(runs: Mapping[str, Result]) -> Sequence[str]:
     return ["\n## Enforcers that were killed\n", _table([*heads, "arrived again"], rows)]
 
 
+def _bad_input(runs: Sequence[Run]) -> Sequence[str]:
+    if not runs:
+        return []
+    totals = [
+        [run.seed, run.commit, _number(run.cases), f"{run.seconds:.0f}", run.failed] for run in runs
+    ]
+    became: Counter[str] = Counter()
+    for run in runs:
+        became.update(run.by_reason)
+    return [
+        "\n## Bad input\n",
+        BROKEN,
+        _table(["seed", "commit", "cases", "seconds", "raised something"], totals),
+        _table(
+            ["what became of them", ""], [[what, _number(n)] for what, n in became.most_common()]
+        ),
+    ]
+
+
 def _gaps(runs: Mapping[str, Result]) -> str:
     rows = []
     for name, run in runs.items():
@@ -184,7 +224,8 @@ def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
     parser.add_argument("--check", action="store_true", help="is the page current")
     asked = parser.parse_args(arguments)
     page = docs / PAGE.name
-    rendered = render(load_runs(docs / RUNS.name))
+    kept = docs / RUNS.name
+    rendered = render(load_runs(kept), load_bad_input(kept / BAD_INPUT))
     if not asked.check:
         page.write_text(rendered)
         return 0

@@ -8,6 +8,7 @@ import pytest
 from tests.faults.claims import CLAIMS
 from tests.faults.report import load_runs, main, render
 from tests.faults.result import Enforced, Events, Gaps, Result, gaps
+from tests.fuzz.run import Run
 
 TESTS = Path(__file__).parents[1]
 EVENTS = Events(
@@ -106,3 +107,12 @@ def test_the_page_that_is_kept_is_current_and_its_runs_are_clean() -> None:
     assert runs
     assert all(run.clean for run in runs.values())
     assert main(["--check"]) == 0
+
+
+def test_the_page_says_how_much_bad_input_was_tried_and_what_was_raised() -> None:
+    run = Run("abc", 7, 60.0, 1_000, {"refused: not_json": 900, "folded": 100}, 2, [])
+
+    page = render({}, [run, run])
+
+    assert "| 7 | abc | 1,000 | 60 | 2 |" in page
+    assert "| refused: not_json | 1,800 |" in page

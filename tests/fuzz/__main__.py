@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.fuzz.run import CHUNK_CASES, Result, empty_result, run_chunk, run_judged
+from bench.machine import commit
+from tests.fuzz.run import CHUNK_CASES, Result, Run, empty_result, run_chunk, run_judged
 
 TOLD_EVERY_S = 10.0
 SHOWN_MAX = 5
@@ -52,8 +53,11 @@ def main(arguments: list[str]) -> int:
     seconds = time.monotonic() - started_s
     _show(result, seconds)
     if asked.json is not None:
-        found = {"seed": seed, "seconds": round(seconds, 1)} | msgspec.to_builtins(result)
-        asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        kept = Run(
+            commit(), seed, round(seconds, 1), result.cases, result.by_reason, result.failed,
+            result.failures,
+        )  # fmt: skip
+        asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
     return bool(result.failed)
 
 

@@ -59,6 +59,18 @@ class Result(Struct):
         self.slowest_ms = max(self.slowest_ms, other.slowest_ms)
 
 
+class Run(Struct, frozen=True):
+    """A long run as it is kept: of what commit and seed, and what it came to."""
+
+    commit: str
+    seed: int
+    seconds: float
+    cases: int
+    by_reason: dict[str, int]
+    failed: int
+    failures: list[Failure]
+
+
 def empty_result() -> Result:
     return Result(cases=0, by_reason=Counter(), failures=[])
 
