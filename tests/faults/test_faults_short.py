@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -50,8 +49,11 @@ def test_the_plans_have_every_point() -> None:
     assert {f"kill {point}" for point in failpoints.POINTS} <= planned
 
 
-@pytest.mark.parametrize("driver", get_args(Driver))
-@pytest.mark.parametrize("seed", PLANS, ids="seed-{}".format)
+# A minute each. What the drivers do differently, the second half of a commit and a zombie have all of;
+# the other plans by librdkafka: `python -m tests.faults --driver librdkafka`.
+@pytest.mark.parametrize(
+    ("seed", "driver"), [*((seed, "aiokafka") for seed in PLANS), (2, "librdkafka")]
+)
 async def test_nothing_is_lost_and_nothing_is_counted_twice(
     seed: int, driver: Driver, tmp_path: Path
 ) -> None:
