@@ -19,10 +19,10 @@ class Machine(msgspec.Struct, frozen=True):
     load_1m: float
 
 
-def machine() -> Machine:
+def machine(ran_commit: str) -> Machine:
     """Return what is here now."""
     return Machine(
-        commit=commit(),
+        commit=ran_commit,
         date=time.strftime("%Y-%m-%d", time.gmtime()),
         cores=os.cpu_count() or 1,
         python=platform.python_version(),

@@ -40,7 +40,8 @@ log = logging.getLogger("stoploss.ledger")
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
-PACE_S = 0.003
+# With 1 ms a decision at 2,000 events/s came 1 ms earlier than with 3, for 4 % more CPU.
+PACE_S = 0.001
 # What an enforcer or a person waits for; everything else can wait for company (see `batch`).
 URGENT = frozenset({Topic.DECISIONS, Topic.BREACHES, Topic.DEAD_LETTERS})
 
