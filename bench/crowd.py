@@ -53,7 +53,8 @@ async def crowd(where: Place, tasks: int, events: int) -> Crowd:
         # What is measured is not the restart: see bench.restore for that.
         ledger(settings, where.folder, name=f"ledger-{tasks}"),
         LedgerPosition(settings, from_end=True),
-        total=count + settings.partitions,  # one policy.set of each partition
+        # Of each partition one event that was folded before, and one policy.set.
+        total=count + 2 * settings.partitions,
         warm_up=count // WARM_UP_SHARE,
         partitions=settings.partitions,
         started_within_s=STARTED_WITHIN_S,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from aiokafka import AIOKafkaProducer
 
+from bench.load import event
 from bench.task_size import PARTITION, PHASES, folded, priced, stored
 from schemas.topics import Topic
 from streams.budget.state import new_partition
@@ -33,7 +34,7 @@ OPEN_PHASE = PHASES[-1]
 async def write_open_tasks(settings: Settings, tasks: int) -> int:
     """Fill `tasks` with that many; return the bytes before compression.
 
-    `events` is to be read from its start.
+    One event of each partition of `events`, which gets it here, counts as folded.
     """
     assert tasks <= TASKS_MAX
     producer = AIOKafkaProducer(
@@ -53,6 +54,8 @@ async def write_open_tasks(settings: Settings, tasks: int) -> int:
                 builders[partition] = producer.create_batch()
         for partition, builder in builders.items():
             await (await producer.send_batch(builder, topic, partition=partition))
+            tick = event("clock.tick", f"folded-{partition}", f"partition/{partition}", {})
+            await producer.send_and_wait(settings.topic(Topic.EVENTS), tick, partition=partition)
     finally:
         await producer.stop()
     return size_bytes
@@ -61,6 +64,8 @@ async def write_open_tasks(settings: Settings, tasks: int) -> int:
 def _records(partitions: int, tasks: int) -> Iterator[tuple[int, bytes, bytes]]:
     start_ms = time.time_ns() // 1_000_000 + AHEAD_MS
     state = folded(min(tasks, DIFFERENT) or 1, len(PHASES), start_ms)
+    for task in state.tasks.values():
+        task.last_offset = 0  # all by one event: a task that is ahead of its partition is torn
     different = list(stored(state).items())
     policy = [(key, value) for key, value in different if key.startswith("policy/")]
     models = [value for key, value in different if key.startswith("TASK-")]
@@ -75,6 +80,7 @@ def _records(partitions: int, tasks: int) -> Iterator[tuple[int, bytes, bytes]]:
     for partition in range(partitions):
         empty = new_partition(partition, priced())
         empty.clock_ms = state.clock_ms
+        empty.next_offset = 1
         key = f"partition/{partition}"
         yield partition, key.encode(), stored(empty)[key]
 

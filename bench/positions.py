@@ -41,12 +41,13 @@ class LedgerPosition:
         topic = settings.topic(Topic.TASKS)
         self._partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
         self._from_end = from_end
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap_servers, isolation_level="read_committed"
-        )
+        self._servers = settings.bootstrap_servers
         self._next: dict[int, int] = {}
 
     async def __aenter__(self) -> Self:
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._servers, isolation_level="read_committed"
+        )
         await self._consumer.start()
         self._consumer.assign(self._partitions)
         if self._from_end:
