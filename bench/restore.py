@@ -23,6 +23,7 @@ PARTITIONS = 4
 POLL_S = 0.02
 RESTORED_WITHIN_S = 900.0
 OWNS = "ledger: owns partitions"
+STANDS_STILL = re.compile(r"partition \d+ stands still: .*")
 LINE = re.compile(r"partition (\d+): (\d+) tasks restored in (\d+) ms")
 
 
@@ -62,6 +63,8 @@ async def restored(where: Place, tasks: int, *, patient: bool) -> Restored:
             and time.perf_counter() - began_s < RESTORED_WITHIN_S
         ):
             process.check()
+            if (torn := STANDS_STILL.search(process.log.read_text(errors="replace"))) is not None:
+                raise SystemExit(torn[0])
             await asyncio.sleep(POLL_S)
             assignments, found = _said(process)
         seconds = time.perf_counter() - began_s
