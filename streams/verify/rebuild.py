@@ -173,7 +173,8 @@ class Rebuild:
         """Return where the ledger has come to: what `tasks` says, else what everything else says."""
         end = await patiently(self._events.written_offset)
         next_offset = self.stored.next_offset
-        if next_offset < self.stored.folded_at_least:  # torn, or an older one that came again
+        # Nothing says it, or what does is torn, or an older one that came again.
+        if not next_offset or next_offset < self.stored.folded_at_least:
             next_offset = max([self.stored.folded_at_least, *[at async for at in self._traces()]])
         if next_offset > end:
             raise self._impossible(

@@ -15,7 +15,7 @@ from streams.kafka.connection import KafkaConnection
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
 from streams.kafka.librdkafka.connection import RdConnection
 from streams.kafka.ports import Chunk, Connection, PartitionReader, PartitionWriter, Record
-from streams.kafka.reader import start_client
+from streams.kafka.reader import CHUNK_RECORDS, start_client
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
 from tests.simulation.broker import Broker
@@ -371,6 +371,33 @@ async def test_what_a_cancelled_read_had_taken_comes_with_the_next(kafka: KafkaS
         while not found:
             found += [record.value for chunk in await reads(reader) for record in chunk.records]
     assert found == [b"1"]
+
+
+async def test_a_read_that_failed_halfway_has_lost_nothing(
+    kafka: KafkaSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    values = [f"{number}".encode() for number in range(CHUNK_RECORDS + 500)]
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        sent = [await producer.send(events, value, b"k", PARTITION) for value in values]
+        await asyncio.gather(*sent)
+    reader = kafka.reader(Topic.EVENTS)
+    ask, asked = reader.end_offset, 0
+
+    async def fails_once() -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise UnavailableError("the leader has moved")
+        return await ask()
+
+    monkeypatch.setattr(reader, "end_offset", fails_once)
+    found: list[bytes | None] = []
+    async with asyncio.timeout(20):
+        while len(found) < len(values):
+            with contextlib.suppress(UnavailableError):
+                found += [one.value for chunk in await reader.read() for one in chunk.records]
+    assert found == values
 
 
 async def test_the_append_time_is_the_brokers(kafka: KafkaSide) -> None:

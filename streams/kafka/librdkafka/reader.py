@@ -169,6 +169,14 @@ class RdReader:
 
     async def read(self) -> Sequence[Chunk]:
         """See `PartitionReader.read`."""
+        try:
+            return await self._read()
+        except Exception:
+            # What was taken is not given to anybody: it has to come again, to a consumer of its own.
+            self.seek(self.offset)
+            raise
+
+    async def _read(self) -> Sequence[Chunk]:
         clock = asyncio.get_running_loop().time
         until_s = clock() + PATIENCE_S
         while True:
@@ -176,8 +184,9 @@ class RdReader:
             next_offset = max(self.offset, taken.next_offset or 0)
             if next_offset > self.offset:
                 chunk = Chunk(taken.records, next_offset, await self._end_at(next_offset, taken))
-                self.offset = next_offset
+                self.offset, self._taking = next_offset, None
                 return [chunk]
+            self._taking = None
             if taken.is_gone:
                 first, end = await self.first_offset(), await self.end_offset()
                 topic, partition = self._place.topic, self._place.partition
@@ -189,16 +198,14 @@ class RdReader:
             if self._end <= self.offset:
                 return []
             if clock() > until_s:
-                self.seek(self.offset)  # a consumer of its own for the next try
                 raise UnavailableError(f"{self!r}: nothing comes of what is there to {self._end}")
 
     async def _take(self) -> Taken:
-        # What was taken for a read that was cancelled is for the next one.
+        # What was taken for a read that is cancelled is for the next one.
         if self._taking is None:
             self._taking = self._caller(self._consumer.take, self._place, self.offset)
         taken = await asyncio.shield(self._taking)
         await self._name(taken)
-        self._taking = None
         return taken
 
     async def end_offset(self) -> int:
@@ -223,7 +230,11 @@ class RdReader:
         if left:
             self._inquirer.seek(min(left))
         while left:
-            for chunk in await self._inquirer.read():
+            try:
+                chunks = await self._inquirer.read()
+            except OffsetGoneError as gone:  # of another offset than ours: who reads on will hear
+                raise UnavailableError(f"{self!r}: {gone}") from gone
+            for chunk in chunks:
                 for record in chunk.records:
                     index = left.pop(record.offset, None)
                     if index is not None:
