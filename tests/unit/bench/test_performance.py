@@ -118,3 +118,14 @@ def test_a_figure_beyond_its_goal_is_missed(
 
 def test_the_page_says_of_what_and_where_a_figure_was_taken() -> None:
     assert "at abc, 2026-11-26, 2 cores, Python 3.11.7" in page({"gap": json.dumps(MACHINE)})
+
+
+def test_a_ledger_that_ran_out_of_time_has_met_nothing() -> None:
+    lines = {name: list(found) for name, found in MET.items()}
+    lines["throughput"][5] = {**lines["throughput"][5], "finished": False}
+
+    text = page(outputs(lines))
+
+    assert text.count("not measured") == len(
+        [goal for goal in GOALS if goal.measure == "throughput" and "compiled" not in goal.what]
+    )
