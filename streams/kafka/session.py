@@ -64,6 +64,32 @@ class States:
         self.at = to
 
 
+class GatheredBatch:
+    """The part of a batch before its commit, which each driver does in its own way; see `Batch`."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._states = States()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.at.value} records={len(self._records)}>"
+
+    @property
+    def at(self) -> At:
+        """Where it stands."""
+        return self._states.at
+
+    def produce(self, record: Record) -> None:
+        """See `Batch.produce`."""
+        assert self.at is At.OPEN, self
+        self._records.append(record)
+
+    async def abort(self) -> None:
+        """See `Batch.abort`; nothing has been sent yet."""
+        self._states.move(At.ABORTED)
+        self._records.clear()
+
+
 class KafkaWriter:
     """The transactional producer of one input partition; see `PartitionWriter`."""
 
@@ -106,34 +132,15 @@ class KafkaWriter:
             await discard(producer)
 
 
-class KafkaBatch:
+class KafkaBatch(GatheredBatch):
     """One transaction; see `Batch`."""
 
     def __init__(self, producer: Producer, partition: int, deadline_s: float) -> None:
+        super().__init__()
         self._producer = producer
         self._partition = partition
         self._deadline_s = deadline_s
-        self._records: list[Record] = []
         self._deliveries: list[Awaitable[object]] = []
-        self._states = States()
-
-    def __repr__(self) -> str:
-        return f"<KafkaBatch {self.at.value} records={len(self._records)}>"
-
-    @property
-    def at(self) -> At:
-        """Where it stands."""
-        return self._states.at
-
-    def produce(self, record: Record) -> None:
-        """See `Batch.produce`."""
-        assert self.at is At.OPEN, self
-        self._records.append(record)
-
-    async def abort(self) -> None:
-        """See `Batch.abort`; nothing has been sent yet."""
-        self._states.move(At.ABORTED)
-        self._records.clear()
 
     async def commit(self) -> None:
         """See `Batch.commit`."""

@@ -20,6 +20,7 @@ from streams.kafka.librdkafka.config import consumer_config
 from streams.kafka.ports import Chunk, RawRecord
 from streams.kafka.reader import CHUNK_RECORDS, FETCH_WAIT_MS, KafkaReader
 from streams.kafka.settings import Settings
+from streams.kafka.unpack import UnpackedRecord
 
 # A name of a header that is not UTF-8 leaves an error set behind an answer that has a hole; this way
 # of calling always looks for one, while the interpreter's quick way goes on and fails anywhere.
@@ -27,16 +28,6 @@ _headers = methodcaller("headers")
 # How long it may say nothing while something is there: it connects, or the leader has moved.
 PATIENCE_S = 10.0
 NOT_THERE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public constants
-
-
-class TakenRecord(Struct, frozen=True, gc=False):
-    """A `RawRecord`."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
 
 
 class Place(Struct, frozen=True, eq=False, gc=False):
@@ -134,7 +125,7 @@ def _locate(consumer: Consumer, place: Place, taken: Taken) -> None:
     _, taken.high = consumer.get_watermark_offsets(at, cached=True)
 
 
-def _record(message: Message, taken: Taken) -> TakenRecord:
+def _record(message: Message, taken: Taken) -> UnpackedRecord:
     headers: Sequence[tuple[str, bytes | None]] = ()
     try:
         headers = _headers(message) or ()
@@ -143,7 +134,7 @@ def _record(message: Message, taken: Taken) -> TakenRecord:
         taken.unnamed.append(len(taken.records))
     offset = message.offset()
     assert offset is not None
-    return TakenRecord(offset, message.timestamp()[1], message.key(), message.value(), headers)
+    return UnpackedRecord(offset, message.timestamp()[1], message.key(), message.value(), headers)
 
 
 class RdReader:

@@ -21,7 +21,7 @@ from streams.kafka.errors import FencedError, UnconfirmedBatchError
 from streams.kafka.librdkafka.calls import SLICE_S, Caller
 from streams.kafka.librdkafka.config import producer_config
 from streams.kafka.ports import Record
-from streams.kafka.session import ABORT_WITHIN_S, At, States, target
+from streams.kafka.session import ABORT_WITHIN_S, At, GatheredBatch, target
 from streams.kafka.settings import Settings
 
 # Enough that the request for a commit is written, too little for its answer to come.
@@ -183,33 +183,14 @@ class Link:
             await self.caller.close(self.client.close)
 
 
-class RdBatch:
+class RdBatch(GatheredBatch):
     """One transaction; see `Batch`."""
 
     def __init__(self, link: Link, partition: int, deadline_s: float) -> None:
+        super().__init__()
         self._link = link
         self._partition = partition
         self._deadline_s = deadline_s
-        self._records: list[Record] = []
-        self._states = States()
-
-    def __repr__(self) -> str:
-        return f"<RdBatch {self.at.value} records={len(self._records)}>"
-
-    @property
-    def at(self) -> At:
-        """Where it stands."""
-        return self._states.at
-
-    def produce(self, record: Record) -> None:
-        """See `Batch.produce`."""
-        assert self.at is At.OPEN, self
-        self._records.append(record)
-
-    async def abort(self) -> None:
-        """See `Batch.abort`; nothing has been sent yet."""
-        self._states.move(At.ABORTED)
-        self._records.clear()
 
     async def commit(self) -> None:
         """See `Batch.commit`."""
