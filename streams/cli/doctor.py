@@ -18,7 +18,8 @@ from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.reading import Beat, LedgerView, Log, opened
 from streams.cli.shot import ask_place
-from streams.cli.show import console, counted, duration, plain, print_json, table
+from streams.cli.show import console, plain, print_json, table
+from streams.insight.numbers import counted, duration
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 

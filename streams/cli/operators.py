@@ -40,18 +40,10 @@ from streams.cli.progress import progress
 from streams.cli.reading import Log
 from streams.cli.recovering import RebuildOutcome, rebuild_record
 from streams.cli.shot import ask
-from streams.cli.show import (
-    all_partitions,
-    amount,
-    console,
-    metric_name,
-    percent,
-    plain,
-    print_json,
-    verdict_text,
-)
+from streams.cli.show import all_partitions, console, plain, print_json, verdict_text
 from streams.cli.tables import decision_message
 from streams.cli.values import choice, whole
+from streams.insight.numbers import amount, metric_name, percent
 
 MULTIPLIER_MAX = 10
 LIMIT_ALLOWED = (

@@ -12,7 +12,8 @@ from schemas.outputs import Cell, Decision
 from schemas.state import CellState
 from streams.cli.facts import TaskRow
 from streams.cli.following import Told
-from streams.cli.show import bar, compact, metric_name, percent, plain, table, verdict_text
+from streams.cli.show import bar, plain, table, verdict_text
+from streams.insight.numbers import compact, metric_name, percent
 
 ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
 # Below, all columns would be cut alike, and the verdict be one or two letters.

@@ -18,18 +18,9 @@ from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TaskArgument,
 from streams.cli.place import kafka_of
 from streams.cli.reading import Log, opened
 from streams.cli.shot import ask
-from streams.cli.show import (
-    MODE_STYLES,
-    amount,
-    bar,
-    console,
-    percent,
-    plain,
-    print_json,
-    table,
-    verdict_text,
-)
+from streams.cli.show import MODE_STYLES, bar, console, plain, print_json, table, verdict_text
 from streams.cli.tables import TasksTable, cell_name, decision_message, feed_table
+from streams.insight.numbers import amount, percent
 
 ROWS_LIVE = 20
 DECISIONS_LIVE = 8
