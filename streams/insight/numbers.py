@@ -1,6 +1,7 @@
 """Numbers as people read them, in tables, reports and messages."""
 
 from decimal import Decimal
+from typing import assert_never
 
 from schemas.fields import Metric, Number
 
@@ -16,6 +17,8 @@ def amount(value: Number, metric: Metric) -> str:
             return duration(int(value))
         case Metric.COST_USD:
             return f"${Decimal(value):,.2f}"
+        case _:
+            assert_never(metric)
 
 
 def metric_name(metric: Metric) -> str:

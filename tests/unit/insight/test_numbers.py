@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from schemas.fields import Metric, Number
-from streams.insight.numbers import amount, compact, counted, duration, percent
+from streams.insight.numbers import amount, compact, counted, duration, metric_name, percent
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,7 @@ def test_an_amount_is_said_in_the_unit_of_its_metric(
     value: Number, metric: Metric, shown: str
 ) -> None:
     assert amount(value, metric) == shown
+
+
+def test_a_metric_is_named_without_its_unit() -> None:
+    assert [metric_name(metric) for metric in Metric] == ["tokens", "latency", "cost"]
