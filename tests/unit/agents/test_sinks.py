@@ -34,7 +34,7 @@ def test_a_table_is_a_sink_and_its_secrets_may_be_variables(tmp_path: Path) -> N
         kind = "log"
         """,
         STOPLOSS_SINK_ON_CALL_URL="https://hooks.example/T0",
-        STOPLOSS_SINK_ON_CALL_SECRET="whsec_c2VjcmV0",
+        STOPLOSS_SINK_ON_CALL_SECRET="whsec_c2VjcmV0",  # noqa: S106 - made up
     )
     assert found == [
         Sink(
