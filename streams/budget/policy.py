@@ -18,6 +18,8 @@ from msgspec import Struct
 from schemas.errors import InvalidFieldError, StoplossError
 from schemas.fields import Complexity, Fail, Importance, Metric, Scope, Verdict
 from schemas.nesting import is_deeper
+from streams.budget.alert_rules import TABLE as ALERTS
+from streams.budget.alert_rules import AlertRules, read_alert_rules
 from streams.budget.ladder import LEVELS, SHARE_PLACES, Shares
 from streams.budget.policy_reader import Document, Reader
 
@@ -86,7 +88,7 @@ class ClockRules(Struct, frozen=True):
 class Policy(Struct, frozen=True):
     """A checked policy. `document` is its normalised form, every default filled in.
 
-    `weights_milli` are those of uncached input, cache read, cache write and output.
+    Of alerts it has what the policy says, or nothing. `weights_milli` are those of uncached input, cache read, cache write and output.
     """
 
     version: str
@@ -105,6 +107,7 @@ class Policy(Struct, frozen=True):
     dedupe_recent: int
     explanations: Explanations
     critical_requires_review: bool
+    alerts: AlertRules
 
     def lists(self, phase: str) -> bool:
         """Tell whether events may name this phase."""
@@ -254,7 +257,8 @@ def _checked(document: object, origin: str) -> Policy:
     for importance_name in Importance:
         definitions.text(importance_name, 1_000)
     definitions.finish()
-    top.finish()
+    alerts = read_alert_rules(top)
+    top.finish(ALERTS)
     if errors:
         raise InvalidPolicyError(origin, errors)
     return Policy(
@@ -274,6 +278,7 @@ def _checked(document: object, origin: str) -> Policy:
         dedupe_recent=recent,
         explanations=explanations,
         critical_requires_review=requires_review,
+        alerts=alerts,
     )
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import prometheus_client
 import pytest
 import typer.main
@@ -15,6 +16,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from schemas.topics import DAY_MS, SPECS, Topic
+from streams.budget.alert_rules import default_alert_rules
 from streams.budget.policy import builtin_policy, policy_json
 from streams.cli.main import app
 from streams.kafka.settings import Settings
@@ -238,6 +240,7 @@ def test_every_variable_that_is_named_exists() -> None:
 
 def test_every_setting_that_is_named_exists() -> None:
     known = set(Settings.__struct_fields__) | set(re.findall(r'"(\w+)":', policy_json_text()))
+    known |= {key for table in alert_tables().values() for key in table}
     for document in (OPERATIONS, TROUBLESHOOTING):
         wrong = [
             f"{said.where}: {said.code}"
@@ -245,6 +248,16 @@ def test_every_setting_that_is_named_exists() -> None:
             if SETTING_LIKE.fullmatch(said.code) and said.code not in known
         ]
         assert wrong == []
+
+
+def test_the_thresholds_of_alerts_in_the_documents_are_the_defaults() -> None:
+    rows = table_rows(OPERATIONS, "### When alerts fire")
+    written = {row[0].strip("`"): (float(row[1]), float(row[2])) for row in rows}
+    assert written == {
+        name: (table["fires_above"], table["resolves_at"])
+        for name, table in alert_tables().items()
+        if "fires_above" in table
+    }
 
 
 def test_the_times_in_the_documents_are_the_defaults() -> None:
@@ -272,6 +285,10 @@ def kept(topic: Topic) -> str:
             return "last of each key"
         case _:
             return f"last of each key, {span}"
+
+
+def alert_tables() -> dict[str, dict[str, Any]]:
+    return msgspec.to_builtins(default_alert_rules())  # type: ignore[no-any-return]
 
 
 def policy_json_text() -> str:

@@ -237,7 +237,7 @@ def test_a_default_lists_every_phase() -> None:
                 (
                     "mode: 5 is not allowed; use one of: version, fail, auto_adjust, phases, "
                     "closing_phases, metered, multipliers, ladders, clock, dedupe, explanations, "
-                    "governance, definitions"
+                    "governance, definitions, alerts"
                 ),
             ],
             id="a policy carries no mode, and a misspelt key is an error",
