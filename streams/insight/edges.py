@@ -58,11 +58,18 @@ class Occasion(Struct, frozen=True, kw_only=True):
 
 def judge(rule: Rule, standing: Standing, occasion: Occasion) -> Envelope[Alert] | None:
     """Change `standing` where the value crosses; return the edge, or None where there is none."""
-    firing = standing.is_firing
-    if firing == (occasion.value > (rule.resolves_at if firing else rule.fires_above)):
+    threshold = rule.resolves_at if standing.is_firing else rule.fires_above
+    return turn(rule, standing, occasion, fires=occasion.value > threshold)
+
+
+def turn(
+    rule: Rule, standing: Standing, occasion: Occasion, *, fires: bool
+) -> Envelope[Alert] | None:
+    """Change `standing` to what more than a value has decided; return the edge, or None."""
+    if standing.is_firing == fires:
         return None
     standing.number += 1
-    if not firing:
+    if fires:
         standing.since_ms = occasion.at_ms
     return _edge(rule, standing, occasion)
 

@@ -54,6 +54,15 @@ def duration(passed_ms: int) -> str:
     return f"{seconds} s"
 
 
+def period(length_ms: int) -> str:
+    """Return a length of time that somebody has set, in its largest whole unit: `28 days`, `24 h`."""
+    for unit_ms, name in ((86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")):
+        whole, rest = divmod(length_ms, unit_ms)
+        if not rest and (whole > 1 or name != "days"):
+            return f"{whole:,} {name}"
+    return f"{length_ms:,} ms"
+
+
 def percent(share: float | None) -> str:
     """Return `93 %`, rounded down: what shows 90 % has reached it; a dash where nothing is limited."""
     return "–" if share is None else f"{int(share * 100):,} %"

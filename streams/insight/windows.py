@@ -57,11 +57,13 @@ class Counters(Struct, kw_only=True, omit_defaults=True):
     buckets: dict[int, dict[str, int]] = {}
     late: int = 0
 
-    def advance(self, span: Span, now_ms: int) -> None:
-        """Let time pass: what is older than the window leaves it."""
+    def advance(self, span: Span, now_ms: int) -> bool:
+        """Let time pass: what is older than the window leaves it. Tell whether anything did."""
         self.now_ms = max(self.now_ms, now_ms)
-        for start_ms in [one for one in self.buckets if span.has_left(one, self.now_ms)]:
+        left = [one for one in self.buckets if span.has_left(one, self.now_ms)]
+        for start_ms in left:
             del self.buckets[start_ms]
+        return bool(left)
 
     def add(self, span: Span, at_ms: int, name: str, count: int = 1) -> None:
         """Count something at its own time; a negative `count` takes back what was counted then."""

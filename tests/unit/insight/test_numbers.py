@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from schemas.fields import Metric, Number
-from streams.insight.numbers import amount, compact, counted, duration, metric_name, percent
+from streams.insight.numbers import amount, compact, counted, duration, metric_name, percent, period
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,21 @@ def test_one_is_not_said_as_many() -> None:
     ]
     assert counted(1, "event waits", "events wait") == "1 event waits"
     assert counted(2, "event waits", "events wait") == "2 events wait"
+
+
+@pytest.mark.parametrize(
+    ("length_ms", "shown"),
+    [
+        (28 * 86_400_000, "28 days"),
+        (86_400_000, "24 h"),
+        (5_400_000, "90 min"),
+        (600_000, "10 min"),
+        (1_000, "1 s"),
+        (1_500, "1,500 ms"),
+    ],
+)
+def test_a_period_is_said_in_its_largest_whole_unit(length_ms: int, shown: str) -> None:
+    assert period(length_ms) == shown
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""What agents of single partitions tell the one that looks at all tasks, on a topic of their own.
+
+A signal is small, and says of which record it follows. Most are *counted*: they follow from the
+records of one topic alone, so they come in the same order whenever that topic is read, and the highest
+place that was counted tells a repeated one (`windows.is_new`). A signal that takes several topics comes
+in another order after a restart; it only *sets* something, so that repeating it is harmless.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from schemas.alerts import Origin
+from schemas.envelope import Envelope, epoch_ms
+from schemas.errors import InvalidFieldError
+from schemas.feedback import Feedback
+from schemas.fields import Complexity, Importance, Verdict
+from schemas.health import Health
+from schemas.sketches import Histogram
+from streams.insight.quantiles import check_histogram
+from streams.insight.task_facts import Place, place_of
+
+
+class SignalBase(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """When it happened, by the record that tells it; a record tells at most one that is counted."""
+
+    at_ms: int
+    origin: Origin
+
+
+class TaskBegan(SignalBase, frozen=True, tag="task_began"):
+    """A task was opened; counted. `is_late`: it completes one that usage had opened as medium."""
+
+    importance: Importance
+    budgeted_importance: Importance
+    complexity: Complexity
+    task_type: str | None = None
+    is_late: bool = False
+
+
+class TaskBlocked(SignalBase, frozen=True, tag="task_blocked"):
+    """A task came to block for the first time, by its own use; counted.
+
+    `enforced` False: it would have been held.
+    """
+
+    enforced: bool
+
+
+class BlockClassed(SignalBase, frozen=True, tag="block_classed"):
+    """Of which tier (`importance/complexity`) a task was when it was blocked; set.
+
+    `as_of` is the input that gave it this class: a later one that still came before the block is right.
+    """
+
+    decision_id: str
+    tier: str
+    as_of: int
+
+
+class BlockAnswered(SignalBase, frozen=True, tag="block_answered"):
+    """Somebody said whether a block was a false positive; counted, the last answer stands."""
+
+    decision_id: str
+    false_positive: bool
+
+
+class CallsMade(SignalBase, frozen=True, tag="calls_made"):
+    """Model calls that a run reports on top of what it reported before; counted.
+
+    A revision may correct an earlier one, so each may be below 0.
+    """
+
+    calls: int
+    unknown: int
+    estimated: int
+
+
+class SourceHeard(SignalBase, frozen=True, tag="source_heard"):
+    """How an enforcer or a ledger is; counted."""
+
+    source: str
+    queue_depth: int | None = None
+    transition_ms: Histogram | None = None
+    batch_failures: int | None = None
+
+
+class Tick(Struct, frozen=True, kw_only=True, tag_field="type", tag="tick"):
+    """Time passed, whether or not anything happened."""
+
+    at_ms: int
+
+
+Counted = TaskBegan | TaskBlocked | BlockAnswered | CallsMade | SourceHeard
+Signal = Counted | BlockClassed | Tick
+
+_DECODER: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(Signal)
+
+
+def decode_signal(value: bytes) -> Signal:
+    """Return what was encoded as JSON.
+
+    Raises:
+        msgspec.MsgspecError: it is no signal.
+    """
+    return _DECODER.decode(value)
+
+
+def from_health(record: Envelope[Health], origin: Origin) -> SourceHeard:
+    """Return what a record of `health` tells.
+
+    Raises:
+        InvalidFieldError: its time is none, or its buckets cannot be merged with ours.
+    """
+    said = record.data
+    transition_ms, ledger = said.transition_ms, said.ledger
+    if transition_ms is not None:
+        check_histogram("data.transition_ms", transition_ms)
+    return SourceHeard(
+        at_ms=at_ms_of(record),
+        origin=origin,
+        source=said.source,
+        queue_depth=said.queue_depth,
+        transition_ms=transition_ms,
+        batch_failures=None if ledger is None else ledger.batch_failures,
+    )
+
+
+def from_feedback(record: Envelope[Feedback], origin: Origin) -> BlockAnswered:
+    """Return what an answer tells.
+
+    Raises:
+        InvalidFieldError: its time is none.
+    """
+    return BlockAnswered(
+        at_ms=at_ms_of(record),
+        origin=origin,
+        decision_id=record.data.decision_id,
+        false_positive=record.data.false_positive,
+    )
+
+
+def at_ms_of(record: Envelope[Any]) -> int:
+    """Return when a record says that it was made, in milliseconds since 1970.
+
+    Raises:
+        InvalidFieldError: it is not RFC 3339 with a time zone.
+    """
+    try:
+        time = datetime.fromisoformat(record.time)
+        return epoch_ms(time)
+    except (ValueError, TypeError) as error:  # a time without a zone cannot be subtracted
+        raise InvalidFieldError(
+            "time", record.time, "RFC 3339, such as 2026-11-26T12:00:00Z"
+        ) from error
+
+
+def checked_place(record: Envelope[Any]) -> Place:
+    """Return where the input of one of the ledger's records stands.
+
+    Raises:
+        InvalidFieldError: its id is none of the ledger's.
+    """
+    try:
+        return place_of(record.id)
+    except ValueError as error:
+        raise InvalidFieldError("id", record.id, "{partition}-{offset}-{index}") from error
+
+
+def is_at_least(verdict: Verdict, level: Verdict) -> bool:
+    """Tell whether a verdict is as severe as a level, or more."""
+    return _SEVERITY[verdict] >= _SEVERITY[level]
+
+
+_SEVERITY: Mapping[Verdict, int] = {verdict: order for order, verdict in enumerate(Verdict)}
