@@ -70,7 +70,7 @@ class Counters(Struct, kw_only=True, omit_defaults=True):
         self.advance(span, at_ms)
         start_ms = span.bucket(at_ms)
         if span.has_left(start_ms, self.now_ms):
-            self.late += abs(count)
+            self.late += max(count, 0)
             return
         counts = self.buckets.setdefault(start_ms, {})
         counts[name] = counts.get(name, 0) + count

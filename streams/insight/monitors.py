@@ -1,0 +1,94 @@
+"""What is judged over all tasks and sources: one signal in, edges and effects out.
+
+One owner folds the signals in the order of their topic; so all questions about shares have one answer.
+Time is that of ticks and of the ledger's records. Enforcers and people date their own records: those do
+not move the clock, and what claims to come from later than a few minutes from now counts as of then, or
+one wrong clock would empty every window.
+"""
+
+from typing import assert_never
+
+from msgspec import Struct
+
+from schemas.alerts import Origin
+from streams.budget.alert_rules import AlertRules
+from streams.insight import answers, shares, sources
+from streams.insight.look import Look, Outcome
+from streams.insight.signals import (
+    BlockAnswered,
+    BlockClassed,
+    CallsMade,
+    Signal,
+    SourceHeard,
+    TaskBegan,
+    TaskBlocked,
+    Tick,
+)
+from streams.insight.windows import Scopes, Windows, is_new, load, save
+
+AHEAD_MS_MAX = 5 * 60_000
+
+
+class Clock(Struct):
+    """The highest time that ticks and the ledger's records have told."""
+
+    now_ms: int = 0
+
+
+def fold_signal(
+    windows: Windows, signal: Signal, place: Origin, rules: AlertRules
+) -> list[Outcome]:
+    """Change the windows by one signal; return what follows, in the order to send it.
+
+    The same signal once more, at any place, changes nothing.
+
+    Args:
+        windows: what is kept, by key; only what changes is written.
+        place: where the signal stands in its topic. It is the origin of what a tick causes; of all
+            else that is the record which the signal follows from.
+    """
+    origin = place if isinstance(signal, Tick) else signal.origin
+    if not isinstance(signal, Tick | BlockClassed) and not is_new(windows, origin):
+        return []
+    at_ms, now_ms = _move(windows, signal)
+    look = Look(windows=windows, rules=rules, at_ms=at_ms, now_ms=now_ms, origin=origin)
+    match signal:
+        case TaskBegan() | TaskBlocked():
+            shares.tell_tasks(look, signal)
+        case CallsMade():
+            shares.tell_calls(look, signal)
+        case BlockClassed() | BlockAnswered():
+            answers.tell_block(look, signal)
+        case SourceHeard():
+            sources.tell_source(look, signal)
+        case Tick():
+            shares.tell_tasks(look, None)
+            shares.tell_calls(look, None)
+            answers.tell_time(look)
+            sources.tell_time(look)
+        case _:
+            assert_never(signal)
+    return look.outcomes
+
+
+def dropped(windows: Windows) -> dict[str, int]:
+    """Return how much found no room, or came too late, by what it was."""
+    found = {
+        "sources": load(windows, f"scopes/{sources.SOURCES}", Scopes).dropped,
+        "late_tasks": load(windows, shares.STOP_LOSS_RATE, shares.Share).counters.late,
+        "late_calls": load(windows, shares.USAGE_MISSING, shares.Share).counters.late,
+        "blocks": load(windows, answers.DROPPED, answers.Dropped).blocks,
+    }
+    return {name: number for name, number in found.items() if number}
+
+
+def _move(windows: Windows, signal: Signal) -> tuple[int, int]:
+    """Return when a signal counts, and what the clock is then."""
+    clock = load(windows, "clock", Clock)
+    if isinstance(signal, BlockAnswered | SourceHeard):
+        now_ms = clock.now_ms or signal.at_ms
+        return min(signal.at_ms, now_ms + AHEAD_MS_MAX), now_ms
+    if signal.at_ms > clock.now_ms:
+        clock.now_ms = signal.at_ms
+        save(windows, "clock", clock)
+    return signal.at_ms, clock.now_ms
