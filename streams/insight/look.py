@@ -36,7 +36,8 @@ Outcome = Envelope[Alert] | OpenBreaker
 class Look:
     """What is judged now, and what came of it.
 
-    `origin` is the record that made us look; `at_ms` is when that happened, `now_ms` the clock.
+    `origin` is the record that made us look; `at_ms` is when that happened, `now_ms` the clock. Where
+    only time passed, what has not changed need not be judged again, unless other rules hold now.
     """
 
     windows: Windows
@@ -44,6 +45,7 @@ class Look:
     now_ms: int
     at_ms: int
     origin: Origin
+    rules_changed: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
 
     def judge(

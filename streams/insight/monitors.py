@@ -1,6 +1,8 @@
 """What is judged over all tasks and sources: one signal in, edges and effects out.
 
 One owner folds the signals in the order of their topic; so all questions about shares have one answer.
+What they are judged by is a signal as well, when a policy changes it.
+
 Time is that of ticks and of the ledger's records. Enforcers and people date their own records: those do
 not move the clock, and what claims to come from later than a few minutes from now counts as of then, or
 one wrong clock would empty every window.
@@ -8,16 +10,17 @@ one wrong clock would empty every window.
 
 from typing import assert_never
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from schemas.alerts import Origin
-from streams.budget.alert_rules import AlertRules
+from streams.budget.alert_rules import AlertRules, default_alert_rules
 from streams.insight import answers, shares, sources
 from streams.insight.look import Look, Outcome
 from streams.insight.signals import (
     BlockAnswered,
     BlockClassed,
     CallsMade,
+    RulesSet,
     Signal,
     SourceHeard,
     TaskBegan,
@@ -27,6 +30,7 @@ from streams.insight.signals import (
 from streams.insight.windows import Scopes, Windows, is_new, load, save
 
 AHEAD_MS_MAX = 5 * 60_000
+RULES = "rules"
 
 
 class Clock(Struct):
@@ -35,9 +39,13 @@ class Clock(Struct):
     now_ms: int = 0
 
 
-def fold_signal(
-    windows: Windows, signal: Signal, place: Origin, rules: AlertRules
-) -> list[Outcome]:
+class Rules(Struct):
+    """What alerts are judged by, since some policy said so."""
+
+    rules: AlertRules = field(default_factory=default_alert_rules)
+
+
+def fold_signal(windows: Windows, signal: Signal, place: Origin) -> list[Outcome]:
     """Change the windows by one signal; return what follows, in the order to send it.
 
     The same signal once more, at any place, changes nothing.
@@ -51,7 +59,16 @@ def fold_signal(
     if not isinstance(signal, Tick | BlockClassed) and not is_new(windows, origin):
         return []
     at_ms, now_ms = _move(windows, signal)
-    look = Look(windows=windows, rules=rules, at_ms=at_ms, now_ms=now_ms, origin=origin)
+    if isinstance(signal, RulesSet):
+        save(windows, RULES, Rules(signal.rules))
+    look = Look(
+        windows=windows,
+        rules=load(windows, RULES, Rules).rules,
+        at_ms=at_ms,
+        now_ms=now_ms,
+        origin=origin,
+        rules_changed=isinstance(signal, RulesSet),
+    )
     match signal:
         case TaskBegan() | TaskBlocked():
             shares.tell_tasks(look, signal)
@@ -61,7 +78,7 @@ def fold_signal(
             answers.tell_block(look, signal)
         case SourceHeard():
             sources.tell_source(look, signal)
-        case Tick():
+        case Tick() | RulesSet():
             shares.tell_tasks(look, None)
             shares.tell_calls(look, None)
             answers.tell_time(look)
@@ -85,7 +102,7 @@ def dropped(windows: Windows) -> dict[str, int]:
 def _move(windows: Windows, signal: Signal) -> tuple[int, int]:
     """Return when a signal counts, and what the clock is then."""
     clock = load(windows, "clock", Clock)
-    if isinstance(signal, BlockAnswered | SourceHeard):
+    if isinstance(signal, BlockAnswered | SourceHeard | RulesSet):
         now_ms = clock.now_ms or signal.at_ms
         return min(signal.at_ms, now_ms + AHEAD_MS_MAX), now_ms
     if signal.at_ms > clock.now_ms:

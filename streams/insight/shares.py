@@ -52,7 +52,7 @@ def tell_tasks(look: Look, signal: TaskBegan | TaskBlocked | None) -> None:
     """
     rule = look.rules.stop_loss_rate
     share, span = load(look.windows, STOP_LOSS_RATE, Share), Span.of(rule.window_ms)
-    changed = share.counters.advance(span, look.now_ms)
+    changed = share.counters.advance(span, look.now_ms) or look.rules_changed
     if isinstance(signal, TaskBlocked):
         share.counters.add(span, look.at_ms, _BLOCKED)
     elif signal is not None and not signal.is_late:
@@ -82,7 +82,7 @@ def tell_calls(look: Look, signal: CallsMade | None) -> None:
     """Count model calls, and those whose usage is not known, or let time pass."""
     rule = look.rules.usage_missing
     share, span = load(look.windows, USAGE_MISSING, Share), Span.of(rule.window_ms)
-    changed = share.counters.advance(span, look.now_ms)
+    changed = share.counters.advance(span, look.now_ms) or look.rules_changed
     if signal is None and not changed:
         return
     if signal is not None:

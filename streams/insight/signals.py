@@ -14,12 +14,15 @@ import msgspec
 from msgspec import Struct
 
 from schemas.alerts import Origin
+from schemas.audit import Action, Audit
 from schemas.envelope import Envelope, epoch_ms
 from schemas.errors import InvalidFieldError
 from schemas.feedback import Feedback
 from schemas.fields import Complexity, Importance, Verdict
 from schemas.health import Health
 from schemas.sketches import Histogram
+from streams.budget.alert_rules import AlertRules
+from streams.budget.policy import InvalidPolicyError, policy_from_json
 from streams.insight.quantiles import check_histogram
 from streams.insight.task_facts import Place, place_of
 
@@ -88,13 +91,22 @@ class SourceHeard(SignalBase, frozen=True, tag="source_heard"):
     batch_failures: int | None = None
 
 
+class RulesSet(SignalBase, frozen=True, tag="rules_set"):
+    """A policy says when alerts fire from here on; counted.
+
+    It is a signal, so that whoever folds the signals again judges each by the same rules.
+    """
+
+    rules: AlertRules
+
+
 class Tick(Struct, frozen=True, kw_only=True, tag_field="type", tag="tick"):
     """Time passed, whether or not anything happened."""
 
     at_ms: int
 
 
-Counted = TaskBegan | TaskBlocked | BlockAnswered | CallsMade | SourceHeard
+Counted = TaskBegan | TaskBlocked | BlockAnswered | CallsMade | SourceHeard | RulesSet
 Signal = Counted | BlockClassed | Tick
 
 _DECODER: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(Signal)
@@ -141,6 +153,23 @@ def from_feedback(record: Envelope[Feedback], origin: Origin) -> BlockAnswered:
         decision_id=record.data.decision_id,
         false_positive=record.data.false_positive,
     )
+
+
+def from_audit(record: Envelope[Audit], origin: Origin) -> RulesSet | None:
+    """Return what a policy that was set says of alerts; None of all else that was done.
+
+    Raises:
+        InvalidFieldError: its time is none, or the policy is none that the ledger would take.
+    """
+    said = record.data
+    if said.action is not Action.POLICY_SET or said.policy is None:
+        return None
+    try:
+        policy = policy_from_json(msgspec.json.encode(said.policy), "data.policy")
+    except InvalidPolicyError as error:
+        first = error.errors[0]
+        raise InvalidFieldError(f"data.policy.{first.field}", first.value, first.allowed) from error
+    return RulesSet(at_ms=at_ms_of(record), origin=origin, rules=policy.alerts)
 
 
 def at_ms_of(record: Envelope[Any]) -> int:

@@ -19,7 +19,7 @@ from schemas.alerts import Alert, Origin
 from schemas.envelope import Envelope
 from schemas.fields import Complexity, Importance
 from schemas.sketches import Histogram
-from streams.budget.alert_rules import AlertRules, default_alert_rules
+from streams.budget.alert_rules import AlertRules
 from streams.insight.look import OpenBreaker, Outcome
 from streams.insight.monitors import fold_signal
 from streams.insight.quantiles import with_value
@@ -27,6 +27,7 @@ from streams.insight.signals import (
     BlockAnswered,
     BlockClassed,
     CallsMade,
+    RulesSet,
     Signal,
     SourceHeard,
     TaskBegan,
@@ -54,16 +55,17 @@ class Monitors:
     """The owner of all windows."""
 
     def __init__(self, rules: AlertRules | None = None) -> None:
-        self.rules = rules or default_alert_rules()
         self.windows: dict[str, bytes] = {}
         self.outcomes: list[Outcome] = []
         self.place = 0
+        if rules is not None:
+            self.take([RulesSet(at_ms=START_MS, origin=Origin("audit", 0, 0), rules=rules)])
 
     def take(self, signals: Iterable[Signal]) -> list[Outcome]:
         found: list[Outcome] = []
         for signal in signals:
             place = Origin("signals", 0, self.place)
-            found += fold_signal(self.windows, signal, place, self.rules)
+            found += fold_signal(self.windows, signal, place)
             self.place += 1
         self.outcomes += found
         return found

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.alerts import Origin
+from schemas.audit import Action, Audit
 from schemas.envelope import Envelope
 from schemas.errors import InvalidFieldError
 from schemas.feedback import Feedback
 from schemas.health import Health, LedgerHealth
 from schemas.sketches import Histogram
 from streams.budget.alert_rules import default_alert_rules
+from streams.budget.policy import policy_from_toml, policy_json
 from streams.insight.shares import Share
 from streams.insight.signals import (
     BlockAnswered,
@@ -21,6 +23,7 @@ from streams.insight.signals import (
     SourceHeard,
     Tick,
     decode_signal,
+    from_audit,
     from_feedback,
     from_health,
 )
@@ -192,3 +195,39 @@ def test_an_answer_is_about_its_decision() -> None:
     )
     with pytest.raises(InvalidFieldError, match=r"^time: 'yesterday' "):
         from_feedback(envelope(said, time="yesterday"), ORIGIN)
+
+
+def policy_set(text: str, action: Action = Action.POLICY_SET) -> Envelope[Audit]:
+    document = msgspec.json.decode(policy_json(policy_from_toml(text, "policy.toml")))
+    return envelope(Audit(subject="policy", action=action, by="ann", policy=document))
+
+
+def test_a_policy_changes_the_rules_at_its_place_among_the_signals() -> None:
+    monitors, teller = Monitors(), Teller()
+    monitors.take(teller.told("tick\nbegin ×20\nblock ×3\nheard enforcer-1 queue=31\n"))
+    looser = policy_set(
+        "[alerts.queue_depth]\nfires_above = 90\n[alerts.stop_loss_rate]\nfires_above = 0.5"
+    )
+    signal = from_audit(looser, Origin("audit", 0, 3))
+    assert signal is not None
+    monitors.take([signal])
+    assert monitors.edges == [
+        "stop_loss_rate all firing 1",
+        "queue_depth enforcer-1 firing 1",
+        "stop_loss_rate all resolved 2",
+        "queue_depth enforcer-1 resolved 2",
+    ]
+    monitors.take(teller.told("block ×3\nheard enforcer-1 queue=90\nheard enforcer-1 queue=91\n"))
+    assert monitors.edges[4:] == ["queue_depth enforcer-1 firing 3"]
+
+
+def test_what_else_was_done_sets_no_rules() -> None:
+    assert from_audit(policy_set("", action=Action.MODE_SET), ORIGIN) is None
+    done = Audit(subject="policy", action=Action.POLICY_SET, by="ann")
+    assert from_audit(envelope(done), ORIGIN) is None
+
+
+def test_a_policy_that_the_ledger_would_not_take_sets_no_rules() -> None:
+    record = envelope(Audit(subject="policy", action=Action.POLICY_SET, by="ann", policy={"a": 1}))
+    with pytest.raises(InvalidFieldError, match=r"^data\.policy\.version: 'absent' is not allowed"):
+        from_audit(record, ORIGIN)
