@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 from schemas.alerts import Alert, AlertState, Origin, Severity
 from schemas.envelope import Envelope
 from schemas.errors import InvalidFieldError
-from schemas.fields import Complexity, Importance
+from schemas.fields import Complexity, Importance, Verdict
 from schemas.outputs import Lifecycle
+from streams.budget.ladder import LEVELS
 from streams.budget.policy import Policy
 from streams.insight import task_alerts
 from streams.insight.signals import BlockClassed, CallsMade, TaskBegan, TaskBlocked
 from streams.insight.task_alerts import REMEMBERED_MS, fold_task, is_forgettable
+from tests.unit.budget.histories import POLICY, Happening, examples, histories
 from tests.unit.budget.story import story
-from tests.unit.budget.world import START_MS
+from tests.unit.budget.world import START_MS, World
 from tests.unit.insight.told import records
 from tests.unit.insight.watching import Placed, Watcher, interleaved, placed
 
@@ -355,6 +357,28 @@ def test_the_watch_that_was_given_stays_as_it_was() -> None:
     reader.read(TOLD[-1:])
     assert msgspec.json.encode(before) == packed
     assert reader.tasks != before
+
+
+@examples(8)
+@given(histories(), CHANCES)
+def test_alerts_stand_as_the_ledgers_own_state_does(
+    history: list[Happening], chances: list[float]
+) -> None:
+    world = World(POLICY)
+    for happening in history:
+        world.take(happening.value, world.clock_ms + happening.moves_ms)
+    in_order = placed(records(world))
+    reader = Watcher().read(interleaved(in_order, chances))
+    assert reader.by_scope() == Watcher().read(in_order).by_scope()
+    for task_id, watch in reader.tasks.items():
+        if task_id not in world.state.tasks.awake or (task := world.task(task_id)).is_ended:
+            continue
+        assert watch.stuck.standing.is_firing == ("stuck" in task.flags)
+        if task.inherited_from is None:
+            assert watch.breach.standing.is_firing == (LEVELS[task.verdict] in AT_LEAST_WARN)
+
+
+AT_LEAST_WARN = {Verdict.WARN, Verdict.REVIEW, Verdict.BLOCK}
 
 
 def test_what_all_tasks_together_are_judged_by() -> None:
