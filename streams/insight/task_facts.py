@@ -129,7 +129,8 @@ def tell_lifecycle(facts: TaskFacts, record: Envelope[Lifecycle]) -> None:
     place, said = place_of(record.id), record.data
     if place <= facts.changed:
         return
-    if said.change == "started" and facts.is_ended:
+    # A late start completes a task that usage has opened; it computes its limits anew.
+    if said.change == "started" and facts.is_ended and said.limits_version == 1:
         _begin_anew(facts, place)
     facts.changed = place
     facts.complexity = said.complexity or facts.complexity

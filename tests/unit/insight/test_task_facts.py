@@ -59,6 +59,15 @@ def test_an_id_that_is_used_again_is_another_task_in_any_order(seed: int) -> Non
     }
 
 
+def test_a_start_that_comes_after_the_end_is_of_the_same_task() -> None:
+    facts = tasks_of("""
+        usage  TASK-1 THINK 100
+        finish TASK-1 completed
+        start  TASK-1 complexity=large
+    """)["TASK-1"]
+    assert (facts.status, facts.complexity, list(facts.runs)) == ("ended", "large", ["THINK#1"])
+
+
 def test_a_run_is_what_its_last_revision_says() -> None:
     runs = facts_of(TOLD)["TASK-1"].runs
     assert {name: (run.outcome, run.metered_tokens) for name, run in runs.items()} == {
