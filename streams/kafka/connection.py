@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from schemas.topics import Topic
+from schemas.topics import BY_PARTITION
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.session import KafkaWriter
 from streams.kafka.settings import Settings
@@ -35,6 +35,6 @@ class KafkaConnect:
 
     async def __call__(self, partition: int) -> KafkaConnection:
         """See `Connect`."""
-        topics = [self._settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS)]
+        topics = sorted(self._settings.topic(topic) for topic in BY_PARTITION)
         client = await start_client(self._settings, topics, f"reader-{partition}")
         return KafkaConnection(self._settings, client, partition)

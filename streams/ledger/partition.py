@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from schemas.decode import Refusal, decode_event
 from schemas.errors import StoplossError, UnavailableError
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Refused
 from streams.budget.fold import fold, open_task_count
 from streams.budget.policy import Policy
@@ -25,7 +25,14 @@ from streams.budget.snapshot import drain_changes
 from streams.budget.state import PartitionState
 from streams.kafka import failpoints
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
-from streams.kafka.ports import Chunk, Connect, PartitionReader, PartitionWriter, RecordAppender
+from streams.kafka.ports import (
+    Chunk,
+    Connect,
+    Connection,
+    PartitionReader,
+    PartitionWriter,
+    RecordAppender,
+)
 from streams.kafka.settings import Settings
 from streams.ledger.batch import OpenBatch
 from streams.ledger.health import LedgerHealth
@@ -33,7 +40,7 @@ from streams.ledger.heartbeat import Standing, beat
 from streams.ledger.inbox import Inbox
 from streams.ledger.metrics import LedgerMetrics, PartitionFigures
 from streams.ledger.publish import Publisher
-from streams.ledger.restore import restore_partition
+from streams.ledger.restore import lost_state, restore_partition
 from streams.ledger.ticks import policy_record, tick
 
 log = logging.getLogger("stoploss.ledger")
@@ -131,7 +138,7 @@ class PartitionWorker:
 
     async def _own(self) -> None:
         settings = self._shared.settings
-        events, tasks = settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)
+        events = settings.topic(Topic.EVENTS)
         self._taking_over = asyncio.current_task()
         kafka = await self._shared.connect(self.partition)
         writer = kafka.writer()
@@ -139,9 +146,7 @@ class PartitionWorker:
             started_s = time.monotonic()
             await writer.fence()  # 1. the predecessor has ended, with its open transaction
             failpoints.hit("after_init_transactions")
-            state = await restore_partition(
-                kafka.reader(tasks), self.partition, self._shared.default_policy
-            )  # 2. what it committed
+            state = await self._restore(kafka, writer)  # 2. what it committed
             failpoints.hit("after_restore")
             if self._shared.freeze:
                 gc.freeze()  # what was restored lives long: not to be looked through again
@@ -182,6 +187,28 @@ class PartitionWorker:
             self._taking_over = None
             await writer.close()
             await kafka.close()
+
+    async def _restore(self, kafka: Connection, writer: PartitionWriter) -> PartitionState:
+        """Return the state that `tasks` describes.
+
+        Raises:
+            TornStateError: a record of it is torn or foreign, or all of it is lost.
+        """
+        shared, topic = self._shared, self._shared.settings.topic
+        arguments = self.partition, shared.default_policy
+        state = await restore_partition(kafka.reader(topic(Topic.TASKS)), *arguments)
+        if state.next_offset:
+            return state
+        outputs = {one: kafka.reader(topic(one)) for one in OUTPUTS}
+        if (lost := await lost_state(self.partition, outputs)) is None:
+            return state
+        # Whoever has taken over from us may have written it since we have looked into `tasks`. To fence
+        # once more ends that transaction as well: if it was committed, `tasks` has its part by now.
+        await writer.fence()
+        state = await restore_partition(kafka.reader(topic(Topic.TASKS)), *arguments)
+        if not state.next_offset:
+            raise lost
+        return state
 
     async def _together(
         self, main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]

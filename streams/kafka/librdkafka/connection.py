@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from schemas.topics import Topic
+from schemas.topics import BY_PARTITION
 from streams.kafka.librdkafka.calls import Caller
 from streams.kafka.librdkafka.reader import Place, PlacedConsumer, RdReader
 from streams.kafka.librdkafka.session import RdWriter
@@ -44,7 +44,7 @@ class RdConnect:
 
     async def __call__(self, partition: int) -> RdConnection:
         """See `Connect`."""
-        topics = [self._settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS)]
+        topics = sorted(self._settings.topic(topic) for topic in BY_PARTITION)
         client = await start_client(self._settings, topics, f"reader-{partition}")
         try:
             return RdConnection(self._settings, client, partition)
