@@ -18,7 +18,13 @@ class KafkaConnection:
         """See `Connection.writer`."""
         return KafkaWriter(self._settings, self._partition)
 
-    def reader(self, topic: str, offset: int = 0) -> KafkaReader:
+    def reader(
+        self,
+        topic: str,
+        offset: int = 0,
+        *,
+        is_compacted: bool = False,  # noqa: ARG002 - what is gone costs nothing to know
+    ) -> KafkaReader:
         """See `Connection.reader`."""
         return KafkaReader(self._client, topic, self._partition, offset)
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -196,16 +197,17 @@ class PartitionWorker:
         """
         shared, topic = self._shared, self._shared.settings.topic
         arguments = self.partition, shared.default_policy
-        state = await restore_partition(kafka.reader(topic(Topic.TASKS)), *arguments)
+        tasks = partial(kafka.reader, topic(Topic.TASKS), is_compacted=True)
+        state = await restore_partition(tasks(), *arguments)
         if state.next_offset:
             return state
-        outputs = {one: kafka.reader(topic(one)) for one in OUTPUTS}
+        outputs = {one: kafka.reader(topic(one), is_compacted=True) for one in OUTPUTS}
         if (lost := await lost_state(self.partition, outputs)) is None:
             return state
         # Whoever has taken over from us may have written it since we have looked into `tasks`. To fence
         # once more ends that transaction as well: if it was committed, `tasks` has its part by now.
         await writer.fence()
-        state = await restore_partition(kafka.reader(topic(Topic.TASKS)), *arguments)
+        state = await restore_partition(tasks(), *arguments)
         if not state.next_offset:
             raise lost
         return state
@@ -242,20 +244,16 @@ class PartitionWorker:
             except OffsetGoneError as gone:
                 if gone.offset > gone.end:
                     raise  # `events` is not the topic that the state is about
-                log.error(  # noqa: TRY400 - one line
-                    "ledger: partition %s: retention deleted events %s to %s before they were "
-                    "folded",
-                    self.partition,
-                    gone.offset,
-                    gone.first - 1,
-                )
-                self._shared.metrics.failed(self.partition, "events_lost")
-                reader.seek(gone.first)
-                continue
+                # What is there again is read again; what is not is said in its place.
+                first = max(gone.offset, gone.first)
+                reader.seek(first)
+                chunks = [Chunk([], gone.offset, first, gone.end, gone=first - gone.offset)]
             if failures:
                 failures = 0
             self._shared.health.back(self._name)
             for chunk in chunks:
+                if chunk.gone:
+                    self._lost(chunk)
                 await self._inbox.put(chunk)
                 run.is_behind(max(0, chunk.end_offset - chunk.next_offset))
             if not chunks or chunks[-1].next_offset >= chunks[-1].end_offset:
@@ -264,6 +262,17 @@ class PartitionWorker:
                 # events/s kept broker and ledger busy with nothing but fetching.
                 await asyncio.sleep(PACE_S if chunks else 0)
                 await self._inbox.wanted()
+
+    def _lost(self, chunk: Chunk) -> None:
+        """Say that events are gone, whoever has deleted or lost them."""
+        log.error(
+            "ledger: partition %s: %s events of offsets %s to %s were deleted before they were folded",
+            self.partition,
+            chunk.gone,
+            chunk.offset,
+            chunk.next_offset - 1,
+        )
+        self._shared.metrics.failed(self.partition, "events_lost")
 
     async def _append_policy(self, state: PartitionState) -> None:
         """Append the built-in policy where there is none yet; it counts when it comes back."""
@@ -297,6 +306,7 @@ class _Run:
         self._publisher = Publisher(shared.settings, state.partition)
         self._sleep = Sleep(state, shared.patience)
         self._open: OpenBatch | None = None
+        self._read_to = state.next_offset
         self._lag = 0
         self._unread = 0
         self._stand()
@@ -328,6 +338,11 @@ class _Run:
             await self._commit()
 
     def _fold(self, chunk: Chunk, now_s: float) -> None:
+        # The reader says what it has passed over. Whatever else is not there is our own mistake: the
+        # state is thrown away, and what came since the last commit is read again.
+        assert chunk.offset == self._read_to, f"read to {self._read_to}, then from {chunk.offset}"
+        assert chunk.is_whole, f"records are missing from {chunk.offset} to {chunk.next_offset}"
+        self._read_to = chunk.next_offset
         self._lag = max(0, chunk.end_offset - chunk.next_offset)
         if not chunk.records:
             return

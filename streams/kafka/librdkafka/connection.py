@@ -22,11 +22,11 @@ class RdConnection:
         """See `Connection.writer`."""
         return RdWriter(self._settings, self._partition)
 
-    def reader(self, topic: str, offset: int = 0) -> RdReader:
+    def reader(self, topic: str, offset: int = 0, *, is_compacted: bool = False) -> RdReader:
         """See `Connection.reader`."""
         inquirer = KafkaReader(self._client, topic, self._partition)
         place = Place(topic, self._partition, offset)
-        return RdReader(self._consumer, self._caller, inquirer, place)
+        return RdReader(self._consumer, self._caller, inquirer, place, is_compacted=is_compacted)
 
     async def close(self) -> None:
         """See `Connection.close`."""

@@ -141,9 +141,16 @@ class RdReader:
     """Reads `topic`/`partition` from `offset`; see `PartitionReader` for what it promises."""
 
     def __init__(
-        self, consumer: PlacedConsumer, caller: Caller, inquirer: KafkaReader, place: Place
+        self,
+        consumer: PlacedConsumer,
+        caller: Caller,
+        inquirer: KafkaReader,
+        place: Place,
+        *,
+        is_compacted: bool,
     ) -> None:
         self._consumer, self._caller, self._inquirer = consumer, caller, inquirer
+        self._is_compacted = is_compacted
         self._place = place
         self.offset = place.offset
         self._end = place.offset  # committed records end here, or later
@@ -174,7 +181,9 @@ class RdReader:
             taken = await self._take()
             next_offset = max(self.offset, taken.next_offset or 0)
             if next_offset > self.offset:
-                chunk = Chunk(taken.records, next_offset, await self._end_at(next_offset, taken))
+                passed, gone = await self._between(next_offset, len(taken.records))
+                end_offset = await self._end_at(next_offset, taken)
+                chunk = Chunk(taken.records, self.offset, next_offset, end_offset, passed, gone)
                 self.offset, self._taking = next_offset, None
                 return [chunk]
             self._taking = None
@@ -206,6 +215,27 @@ class RdReader:
     async def first_offset(self) -> int:
         """See `PartitionReader.first_offset`."""
         return await self._inquirer.first_offset()
+
+    async def _between(self, next_offset: int, count: int) -> tuple[int, int]:
+        """Return what stands between the records that were taken, see `Chunk`.
+
+        librdkafka passes over markers, aborted records and gaps alike, without a word. So where it has
+        given fewer records than there are offsets, which on `events` an operator's transaction
+        causes, aiokafka is asked; on a topic that is compacted that would be to read all of it twice.
+        """
+        unread = next_offset - self.offset - count
+        if self._is_compacted or not unread:
+            return unread, 0
+        try:
+            passed, gone = await self._inquirer.between(self.offset, next_offset)
+        except OffsetGoneError as deleted:  # meanwhile, by retention
+            raise UnavailableError(f"{self!r}: {deleted}") from deleted
+        if passed + gone != unread:
+            raise UnavailableError(
+                f"{self!r}: {count} records came before offset {next_offset}, and "
+                f"{unread - passed - gone} more are there"
+            )
+        return passed, gone
 
     async def _end_at(self, next_offset: int, taken: Taken) -> int:
         """Return where committed records end, asking only where that is not known to be later."""
