@@ -52,6 +52,9 @@ Prefix = Annotated[
     ),
 ]
 PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
+# What both drivers take: librdkafka has these bounds, and a value means the same with either.
+TransactionMs = Annotated[int, Meta(ge=1_000, le=3_600_000)]
+RequestMs = Annotated[int, Meta(ge=1_000, le=300_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Text = Annotated[str, Meta(min_length=1)]
 SECRET = frozenset({"sasl_password", "ssl_key_password"})
@@ -84,10 +87,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     session_timeout_ms: PositiveMs = SESSION_TIMEOUT_MS
     rebalance_timeout_ms: PositiveMs = REBALANCE_TIMEOUT_MS
     heartbeat_interval_ms: PositiveMs = HEARTBEAT_INTERVAL_MS
-    transaction_timeout_ms: PositiveMs = TRANSACTION_TIMEOUT_MS
+    transaction_timeout_ms: TransactionMs = TRANSACTION_TIMEOUT_MS
     batch_deadline_ms: PositiveMs = BATCH_DEADLINE_MS
     stop_deadline_ms: PositiveMs = STOP_DEADLINE_MS
-    request_timeout_ms: PositiveMs = REQUEST_TIMEOUT_MS
+    request_timeout_ms: RequestMs = REQUEST_TIMEOUT_MS
 
     def __repr__(self) -> str:
         shown = {name: "…" if name in SECRET and value else value for name, value in _pairs(self)}
