@@ -3,7 +3,7 @@
 from typing import Any
 
 from schemas.topics import BY_PARTITION
-from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.reader import KafkaReader, close_client, start_client
 from streams.kafka.session import KafkaWriter
 from streams.kafka.settings import Settings
 
@@ -30,7 +30,7 @@ class KafkaConnection:
 
     async def close(self) -> None:
         """See `Connection.close`."""
-        await self._client.close()
+        await close_client(self._client)
 
 
 class KafkaConnect:

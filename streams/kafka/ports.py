@@ -9,6 +9,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+END_AGE_MAX_S = 0.5
+
 
 class Record(Struct, frozen=True, gc=False):
     """What is to be written; `topic` with its prefix, `value` None deletes the key."""
@@ -56,7 +58,8 @@ class Chunk(Struct, frozen=True):
     too. `passed` counts the offsets before it that are taken by what is not for us: markers, aborted
     transactions. `gone` counts those of which nothing is there: retention or compaction has removed
     it, or a broker has lost it. `end_offset` is where committed records ended when the broker
-    answered.
+    answered, which is at most `END_AGE_MAX_S` before the chunk is returned, and never before
+    `next_offset`: who has come to it had read everything then.
     """
 
     records: Sequence[RawRecord]
@@ -126,7 +129,13 @@ class PartitionReader(Protocol):
         """
 
     async def end_offset(self) -> int:
-        """Return the offset after the last committed record, open transactions not included."""
+        """Return the offset after the last committed record, open transactions not included.
+
+        The broker is asked each time.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
 
     async def first_offset(self) -> int:
         """Return the offset of the first record that retention has left."""

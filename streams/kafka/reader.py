@@ -6,6 +6,8 @@ per partition: a broker answers a connection's requests in order, so that one pa
 new would hold back all the others for `FETCH_WAIT_MS`.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ FETCH_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_RECORDS = 2_000
 # Nobody knows how large a compressed batch is before it is unpacked: not too many at once.
 CHUNK_COMPRESSED_BATCHES = 8
+CLOSE_WITHIN_S = 2.0
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 EARLIEST, LATEST = -2, -1
 NO_END = 2**63
@@ -171,6 +174,13 @@ async def start_client(settings: Settings, topics: Sequence[str], role: str) -> 
         await client.close()
         raise
     return client
+
+
+async def close_client(client: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+    """Close what `start_client` has returned, not waiting beyond `CLOSE_WITHIN_S` for what it sends."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await client.close()
 
 
 def _require(client: Any, topics: Sequence[str]) -> None:  # noqa: ANN401 - aiokafka has no types

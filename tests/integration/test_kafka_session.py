@@ -13,9 +13,17 @@ from schemas.errors import UnavailableError
 from schemas.topics import Topic
 from streams.kafka.connection import KafkaConnection
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
+from streams.kafka.librdkafka import config
 from streams.kafka.librdkafka.connection import RdConnection
 from streams.kafka.librdkafka.reader import Place, PlacedConsumer, Taken
-from streams.kafka.ports import Chunk, Connection, PartitionReader, PartitionWriter, Record
+from streams.kafka.ports import (
+    END_AGE_MAX_S,
+    Chunk,
+    Connection,
+    PartitionReader,
+    PartitionWriter,
+    Record,
+)
 from streams.kafka.reader import CHUNK_RECORDS, start_client
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
@@ -303,6 +311,31 @@ async def test_a_refused_record_takes_its_whole_batch_with_it(kafka: KafkaSide) 
     await settled(kafka.reader(Topic.DECISIONS), [("a", "next")])
 
 
+async def test_a_batch_of_more_than_a_driver_queues_is_there_whole(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "QUEUE_BYTES_MAX", 64 * 1024)
+    writer = side.writer()
+    await writer.fence()
+    states: list[tuple[str, str | None]] = [(f"{n}", f"{n:010000d}") for n in range(40)]
+    decision = side.record(Topic.DECISIONS, "a", "1")
+    await commit(writer, [decision, *(side.record(Topic.TASKS, *state) for state in states)])
+    await settled(side.reader(Topic.TASKS), states)
+    await settled(side.reader(Topic.DECISIONS), [("a", "1")])
+
+
+async def test_a_record_that_never_fits_its_queue_takes_its_whole_batch_with_it(
+    librdkafka_side: KafkaSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "QUEUE_BYTES_MAX", 64 * 1024)
+    writer = librdkafka_side.writer()
+    await writer.fence()
+    small = librdkafka_side.record(Topic.DECISIONS, "a", "1")
+    with pytest.raises(UnconfirmedBatchError, match="Queue full"):
+        await commit(writer, [small, librdkafka_side.record(Topic.TASKS, "a", "1" * 100_000)])
+    await settled(librdkafka_side.reader(Topic.DECISIONS), [])
+
+
 async def test_a_cancelled_commit_leaves_all_or_nothing(kafka: KafkaSide) -> None:
     writer = kafka.writer()
     await writer.fence()
@@ -442,6 +475,36 @@ async def test_what_librdkafka_has_not_given_is_asked_for_again(
     assert found == values
     assert lost
     assert any("1 more are there" in line for line in said), said
+
+
+async def test_the_end_that_a_chunk_tells_is_not_older_than_promised(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    reader = kafka.reader(Topic.EVENTS)
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        await append(producer, events, count=5_000)  # more than two reads bring
+        assert {chunk.end_offset for chunk in await reads(reader)} == {5_000}
+        await append(producer, events, count=1)
+    await asyncio.sleep(END_AGE_MAX_S)
+    assert {chunk.end_offset for chunk in await reads(reader)} == {5_001}
+
+
+async def test_an_end_that_was_reached_before_more_came_is_not_told(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    reader = kafka.reader(Topic.EVENTS)
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        await append(producer, events, count=1)
+        assert [chunk.next_offset for chunk in await reads(reader)] == [1]
+        await append(producer, events, count=3_000)  # more than a read brings
+    async with asyncio.timeout(10):
+        while not (chunks := await reads(reader)):
+            pass
+    assert {chunk.end_offset for chunk in chunks} == {3_001}
+
+
+async def append(producer: aiokafka.AIOKafkaProducer, topic: str, *, count: int) -> None:
+    """Append records of 2,500 bytes."""
+    sent = [await producer.send(topic, b"1" * 2_500, b"k", PARTITION) for _ in range(count)]
+    await asyncio.gather(*sent)
 
 
 async def test_what_a_cancelled_read_had_taken_comes_with_the_next(kafka: KafkaSide) -> None:

@@ -6,7 +6,7 @@ from schemas.topics import BY_PARTITION
 from streams.kafka.librdkafka.calls import Caller
 from streams.kafka.librdkafka.reader import Place, PlacedConsumer, RdReader
 from streams.kafka.librdkafka.session import RdWriter
-from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.reader import KafkaReader, close_client, start_client
 from streams.kafka.settings import Settings
 
 
@@ -33,7 +33,7 @@ class RdConnection:
         try:
             await self._caller.close(self._consumer.close)
         finally:
-            await self._client.close()
+            await close_client(self._client)
 
 
 class RdConnect:
@@ -49,5 +49,5 @@ class RdConnect:
         try:
             return RdConnection(self._settings, client, partition)
         except BaseException:
-            await client.close()
+            await close_client(client)
             raise
