@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 
 from bench import command
-from bench.goals import GOALS, Line, Lines
+from bench.goals import GOALS
 from bench.machine import commit, machine
+from bench.runs import Line, Lines
 
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT, PAGE = DOCS / "performance", DOCS / "performance.md"
