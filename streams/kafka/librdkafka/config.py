@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from schemas.topics import MESSAGE_BYTES_MAX
-from streams.kafka.producers import BUILDER_BYTES
+from streams.kafka.compression import BUILDER_BYTES
 from streams.kafka.reader import FETCH_BYTES_MAX, FETCH_WAIT_MS
 from streams.kafka.settings import Settings
 
