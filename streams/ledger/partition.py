@@ -22,7 +22,7 @@ from streams.budget.effects import Refused
 from streams.budget.fold import fold, open_task_count
 from streams.budget.policy import Policy
 from streams.budget.sleep import Patience, Sleep
-from streams.budget.snapshot import drain_changes
+from streams.budget.snapshot import each_change
 from streams.budget.state import PartitionState
 from streams.kafka import failpoints
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
@@ -372,7 +372,7 @@ class _Run:
         batch = self._writer.batch()
         for record in open_batch.records:
             batch.produce(record)
-        changes = self._publisher.records(drain_changes(state), state.clock_ms)
+        changes = self._publisher.records(each_change(state), state.clock_ms)
         for record in changes:
             batch.produce(record)
         next_offset = state.next_offset
