@@ -85,8 +85,22 @@ def deadlines(task: Task) -> list[Due]:
 
 
 def first_deadline_ms(task: Task) -> int:
-    """Return when time alone decides something about a task that was not touched since."""
-    return min(deadlines(task))[0]
+    """Return when time alone decides something about a task that was not touched since.
+
+    It is the first of `deadlines`, without making them: every batch asks for all that it touched.
+    """
+    rules = task.policy.clock
+    if task.ended_ms is not None:
+        return task.ended_ms + rules.retention_ms
+    first_ms = task.last_ms + rules.abandoned_after_ms
+    execution, name = open_execution(task), task.open_phase
+    if execution is None or execution.opened_ms is None or name is None:
+        return first_ms
+    if "stuck" not in task.flags:
+        first_ms = min(first_ms, execution.opened_ms + rules.stuck_after_ms)
+    for _, at_ms in levels_due(task, execution, name, task.seen_ms):
+        first_ms = min(first_ms, at_ms)
+    return first_ms
 
 
 def lay_down(state: PartitionState, task_id: str, packed: bytes, due_ms: int) -> None:

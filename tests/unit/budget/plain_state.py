@@ -1,4 +1,4 @@
-"""A task's state made anew in every part, for what the ledger makes once for many tasks."""
+"""A task's state, plainly: what the ledger makes once for many tasks, or has written out, made anew."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ import msgspec
 from schemas.fields import Number, Scope
 from schemas.state import CellState
 from streams.budget.amounts import number
+from streams.budget.clock import deadlines
 from streams.budget.encode import ENCODER
 from streams.budget.explain import counters_of
 from streams.budget.ladder import CONTINUE, LEVELS
@@ -27,6 +28,7 @@ def plain_state(task: Task) -> bytes:
         task_state(task),
         cells=[*_touched(task), *_untouched(task)],
         rolled=rolled if any(rolled) else None,
+        due_ms=min(due[0] for due in deadlines(task)),
     )
     for name, phase in task.phases.items():
         state.phases[name].counters = _named(counters_of(phase.executions))
