@@ -30,12 +30,11 @@ HEARTBEAT_INTERVAL_MS = 1_000
 # still open, does not see it, and folds the same events again.
 TRANSACTION_TIMEOUT_MS = 5_000
 # What a batch may take from its first record to its commit. Shorter than the transaction, so that
-# it is we who abort and know it; shorter than a rebalance, which waits for the open batch.
+# it is we who abort and know it; shorter than a stop, which waits for the open batch.
 BATCH_DEADLINE_MS = 4_000
 STOP_DEADLINE_MS = 10_000
 REQUEST_TIMEOUT_MS = 20_000
 assert BATCH_DEADLINE_MS < TRANSACTION_TIMEOUT_MS < SESSION_TIMEOUT_MS
-assert BATCH_DEADLINE_MS < REBALANCE_TIMEOUT_MS
 assert BATCH_DEADLINE_MS < STOP_DEADLINE_MS
 assert HEARTBEAT_INTERVAL_MS * 3 < SESSION_TIMEOUT_MS
 # aiokafka refuses a whole batch as soon as its uncompressed size is above this.
@@ -229,7 +228,6 @@ def check_settings(settings: Settings) -> None:
     relations = (
         ("transaction_timeout_ms", "session_timeout_ms"),
         ("batch_deadline_ms", "transaction_timeout_ms"),
-        ("batch_deadline_ms", "rebalance_timeout_ms"),
         ("batch_deadline_ms", "stop_deadline_ms"),
         ("heartbeat_interval_ms", "session_timeout_ms"),
     )

@@ -74,8 +74,10 @@ class PartitionWorker:
     def __init__(self, shared: Shared, partition: int) -> None:
         self._shared = shared
         self.partition = partition
-        self.next_offset: int | None = None  # committed, for lag tools
+        self.next_offset: int | None = None  # committed; None while there is no state
         self._released = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._inbox = Inbox()
         self._name = f"partition {partition}"
         self._failures = 0
@@ -87,9 +89,18 @@ class PartitionWorker:
     def release(self) -> None:
         """Finish the open batch and let go; `run` returns soon."""
         self._released.set()
+        self._settled.set()
         self._inbox.wake()
         if self._taking_over is not None:
             self._taking_over.cancel()  # there is no batch yet; restoring may take long
+
+    def hold(self) -> None:
+        """The group decides anew: go on while nobody fences us, but fence nobody until `keep`."""
+        self._settled.clear()
+
+    def keep(self) -> None:
+        """The partition is ours as before."""
+        self._settled.set()
 
     async def run(self) -> None:
         """Own the partition until `release`; whatever goes wrong is said, and tried again."""
@@ -110,11 +121,15 @@ class PartitionWorker:
         try:
             await self._own()
         except FencedError as error:
-            # Either the group has moved on and will tell us soon, or our own transaction ran out
-            # of time. In both cases: not before we must have heard.
+            if self._released.is_set():
+                # The next owner was quicker than our last batch, which it folds again.
+                log.info("ledger: %s before the last batch was committed", error)
+                return 0.0
             log.warning("ledger: %s; its state is dropped", error)
             self._shared.metrics.failed(self.partition, "fenced")
-            return settings.heartbeat_interval_ms * 2 / 1000
+            # Either the group has moved on and will tell us soon, or our own transaction ran out
+            # of time. In both cases: not before we must have heard.
+            return settings.heartbeat_interval_ms * 2 / 1000 if self._settled.is_set() else 0.0
         except UnconfirmedBatchError as error:
             log.warning("ledger: %s; the state is restored from the topic", error)
             self._shared.metrics.failed(self.partition, "unconfirmed")
@@ -144,6 +159,9 @@ class PartitionWorker:
         kafka = await self._shared.connect(self.partition)
         writer = kafka.writer()
         try:
+            if not self._settled.is_set():  # else we might fence who the group gives it to
+                log.info("ledger: partition %s: waits for the group to decide", self.partition)
+                await self._settled.wait()
             started_s = time.monotonic()
             await writer.fence()  # 1. the predecessor has ended, with its open transaction
             failpoints.hit("after_init_transactions")
@@ -164,6 +182,7 @@ class PartitionWorker:
             self._shared.health.back(self._name)
             self._inbox = Inbox()
             self._taking_over = None
+            self.next_offset = state.next_offset
             run = _Run(self._shared, state, writer, self._inbox, figures, self._committed)
             await self._together(  # 4.
                 run.process(self._released),
@@ -185,7 +204,7 @@ class PartitionWorker:
                 ),
             )
         finally:
-            self._taking_over = None
+            self._taking_over = self.next_offset = None
             await writer.close()
             await kafka.close()
 

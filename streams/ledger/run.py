@@ -21,7 +21,7 @@ from streams.budget.sleep import Patience
 from streams.kafka.appender import Appender
 from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings
-from streams.ledger.assignment import Assignment, group_consumer
+from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
 from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
@@ -73,16 +73,16 @@ async def run_ledger(
         patience=Patience(),
         freeze=own_process,
     )
-    await serve(shared, stop, lambda: group_consumer(settings))
+    await serve(shared, stop, lambda held: group_consumer(settings, held))
 
 
-async def serve(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
+async def serve(shared: Shared, stop: asyncio.Event, make_consumer: MakeConsumer) -> None:
     """Be a member of the group until `stop`, again and again where that fails.
 
     Args:
         shared: what the partitions are given.
         stop: set it to end.
-        make_consumer: returns the group's consumer, not started; each is good for one membership.
+        make_consumer: each consumer is good for one membership.
     """
     failures = 0
     try:
@@ -100,7 +100,7 @@ async def serve(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[],
         await shared.appender.close()
 
 
-async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
+async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: MakeConsumer) -> None:
     """Be a member of the group until `stop`, or until something is wrong with the group.
 
     Raises:
@@ -113,7 +113,7 @@ async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callabl
         return
     failed = None
     async with asyncio.TaskGroup() as group:
-        assignment = Assignment(shared, group, make_consumer())
+        assignment = Assignment(shared, group, make_consumer)
         try:
             await _unless(stop, _attend(shared, assignment))
         except AWAY as error:

@@ -47,7 +47,7 @@ class Joining(Member):
     """Says that it does."""
 
     def __init__(self, group: Group, sender: Sender, joins: asyncio.Event) -> None:
-        super().__init__(group, sender)
+        super().__init__(group, sender, dict)
         self._joins = joins
 
     async def start(self) -> None:
@@ -79,9 +79,9 @@ def shared_of(link: Link) -> Shared:
 
 async def test_a_group_that_cannot_be_joined_is_joined_later(link: Link, group: Group) -> None:
     shared, stop, again = shared_of(link), asyncio.Event(), asyncio.Event()
-    members = iter([Unreachable(group, link.sender), Joining(group, link.sender, again)])
+    members = iter([Unreachable(group, link.sender, dict), Joining(group, link.sender, again)])
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
-        tasks.create_task(serve(shared, stop, lambda: next(members)))
+        tasks.create_task(serve(shared, stop, lambda _held: next(members)))
         await again.wait()
         stop.set()
     assert shared.health.state is Health.STOPPING
@@ -91,7 +91,7 @@ async def test_who_is_told_to_end_waits_for_no_answer(link: Link, group: Group) 
     link.__class__ = Silent
     shared, stop = shared_of(link), asyncio.Event()
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
-        tasks.create_task(serve(shared, stop, lambda: Member(group, link.sender)))
+        tasks.create_task(serve(shared, stop, lambda held: Member(group, link.sender, held)))
         await asyncio.sleep(0)
         stop.set()
     assert shared.health.state is Health.STOPPING
