@@ -25,7 +25,8 @@ REBALANCE_TIMEOUT_MS = 10_000
 # How long nobody decides after a ledger was killed: this, a heartbeat, and the restore. Brokers take
 # no less unless they are told to (`group.min.session.timeout.ms`).
 SESSION_TIMEOUT_MS = 6_000
-HEARTBEAT_INTERVAL_MS = 1_000
+# The answer to one is how a ledger learns that another has died.
+HEARTBEAT_INTERVAL_MS = 500
 # Shorter than the session: otherwise the next owner restores `tasks` while our transaction is
 # still open, does not see it, and folds the same events again.
 TRANSACTION_TIMEOUT_MS = 5_000
