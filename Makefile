@@ -53,7 +53,7 @@ schemas: setup ## write schemas/generated anew
 check: setup ## are the files in schemas/generated current
 	$(BIN)/python -m schemas.generate --check
 
-bench: setup .venv-peers/.installed build/compiled/.built ## figures, side by side with the peers
+bench: setup .venv-peers/.installed compiled ## figures, side by side with the peers
 	$(BIN)/python -m bench $(ARGS)
 
 # An environment of their own: the peers want other versions of what we pin.
@@ -63,11 +63,8 @@ bench: setup .venv-peers/.installed build/compiled/.built ## figures, side by si
 		faust-streaming==0.15.3 aiokafka==0.14.0 uvloop orjson
 	@touch $@
 
-compiled: build/compiled/.built ## the fold as machine code, in build/compiled, held against its sources
-
-build/compiled/.built: .venv/.installed $(shell git ls-files schemas streams bench/compiled)
+compiled: setup ## the fold as machine code, in build/compiled, held against its sources
 	$(BIN)/python -m bench.compiled
-	@touch $@
 
 # Without the extras pip looks for `coverage[toml]` itself, and a new release then breaks every setup.
 lock: setup ## write the locked requirements anew from pyproject.toml

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from bench.runs import flaws
 from schemas.topics import PARTITIONS_PRODUCTION
 
 FIGURES = Path(__file__).with_name("figures.json")
@@ -185,6 +186,8 @@ def taken(outputs: list[Path], before: Figures) -> Figures:
     found = msgspec.to_builtins(before)
     base_mb: int | None = None
     for line in _lines(outputs):
+        if flaws(line):
+            continue  # the time was over before it had done its work
         match line:
             case {"figure": "throughput", "system": "ledger", "events_per_s": rate}:
                 found["events_per_s"] = rate
@@ -192,8 +195,6 @@ def taken(outputs: list[Path], before: Figures) -> Figures:
                 found["partition_events_per_s"] = one["events_per_s"]
             case {"figure": "restore", "tasks": 0, "rss_mb": rss_mb}:
                 base_mb = found["process_mb"] = rss_mb
-            case {"figure": "restore", "finished": False}:
-                pass  # the time was over before it was back
             case {"figure": "restore", "tasks": tasks, "longest_s": longest_s, "peak_mb": peak_mb}:
                 found["restored_tasks_per_s"] = round(tasks / longest_s)
                 if base_mb is not None:

@@ -14,6 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from bench.command import leaving_when_told
 from schemas.envelope import Envelope
 from schemas.fields import Mode, Verdict
 from schemas.outputs import Decision, InputRef, PolicyRef
@@ -142,4 +143,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with leaving_when_told():
+        asyncio.run(main())

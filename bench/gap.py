@@ -5,13 +5,15 @@
 Two ledgers share the partitions. Every partition gets probes, each of which causes a decision at
 once; the gap is the longest time without one in any partition, from the last decision before the
 kill to the first after it. A new ledger takes the place of each that was killed; the gap that its
-joining makes is told apart.
+joining makes is told apart. Of the gap after a kill two parts are told as well, by the log of the
+ledger that lives on: until it has heard that the partitions are its own, and until it has restored them.
 """
 
 import argparse
 import asyncio
 import statistics
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -32,6 +34,7 @@ PROBE_TOKENS = 12_000  # half of them cached: 6,650 metered, 1.1 of the limit of
 POLL_S = 0.05
 STEADY_FOR_S = 5.0
 STEADY_WITHIN_S = 120.0
+OWNS, RESTORED = "ledger: owns partitions", "tasks restored in"
 DECISIONS_AGE_S = 1.0  # older than that, a partition stands still
 
 
@@ -39,11 +42,15 @@ class Gap(msgspec.Struct, frozen=True):
     """One kill. `killed_s` and `joined_s`: the longest time without a decision, of all partitions.
 
     `killed_least_s` is that of the partition that waited least: one of the ledger that lives on.
+    `heard_s`: from the kill until the group gave it the others; `restored_s`: from then until it had
+    restored them.
     """
 
     kill: int
     killed_s: float
     killed_least_s: float
+    heard_s: float
+    restored_s: float
     joined_s: float
 
 
@@ -56,7 +63,35 @@ class Gaps(msgspec.Struct, frozen=True):
     p99_s: float
     max_s: float
     least_p50_s: float
+    heard_p50_s: float
+    restored_p50_s: float
     joined_p50_s: float
+
+
+class TakeOver:
+    """What the log of a ledger says of partitions that came to it, and when."""
+
+    def __init__(self, process: Processor) -> None:
+        self._process = process
+        self._said_before = len(self._log)
+        self._began_s = time.perf_counter()
+        self.heard_s = self.restored_s = 0.0
+
+    async def watch(self) -> None:
+        """Look at the log until cancelled."""
+        restored = 0
+        while True:
+            said, now_s = self._log[self._said_before :], time.perf_counter() - self._began_s
+            if OWNS in said and not self.heard_s:
+                self.heard_s = now_s
+            if said.count(RESTORED) > restored:
+                restored = said.count(RESTORED)
+                self.restored_s = now_s - self.heard_s
+            await asyncio.sleep(POLL_S)
+
+    @property
+    def _log(self) -> str:
+        return self._process.log.read_text(errors="replace")
 
 
 class Decisions:
@@ -115,8 +150,11 @@ async def gaps(where: Place, tasks: int, kills: int) -> list[Gap]:
             for kill in range(kills):
                 victim = ledgers.pop(0)
                 decisions.begin()
+                taken = TakeOver(ledgers[0])
+                watching = group.create_task(taken.watch())
                 await victim.server.kill()
                 await _steady(decisions, ledgers)
+                watching.cancel()
                 pauses_s = decisions.longest_s
                 decisions.begin()
                 name = f"ledger-{LEDGERS + kill}"
@@ -130,6 +168,8 @@ async def gaps(where: Place, tasks: int, kills: int) -> list[Gap]:
                         kill=kill,
                         killed_s=round(max(pauses_s), 2),
                         killed_least_s=round(min(pauses_s), 2),
+                        heard_s=round(taken.heard_s, 2),
+                        restored_s=round(taken.restored_s, 2),
                         joined_s=round(max(decisions.longest_s), 2),
                     )
                 )
@@ -156,7 +196,7 @@ async def _steady(decisions: Decisions, ledgers: list[Processor]) -> None:
 async def _joined(process: Processor) -> None:
     """Wait until it owns a partition."""
     async with asyncio.timeout(STEADY_WITHIN_S):
-        while "tasks restored in" not in process.log.read_text(errors="replace"):
+        while RESTORED not in process.log.read_text(errors="replace"):
             process.check()
             await asyncio.sleep(POLL_S)
 
@@ -208,14 +248,23 @@ def main() -> None:
         p50_s=round(cuts[49], 2),
         p99_s=round(cuts[98], 2),
         max_s=max(killed_s),
-        least_p50_s=round(statistics.median(each.killed_least_s for each in found), 2),
-        joined_p50_s=round(statistics.median(each.joined_s for each in found), 2),
+        least_p50_s=_median(each.killed_least_s for each in found),
+        heard_p50_s=_median(each.heard_s for each in found),
+        restored_p50_s=_median(each.restored_s for each in found),
+        joined_p50_s=_median(each.joined_s for each in found),
     )
     emit("gaps", all_of_them)
     table(
-        ("open tasks", "kills", "p50 s", "p99 s", "max s", "the others' p50 s", "joining p50 s"),
+        (
+            *("open tasks", "kills", "p50 s", "p99 s", "max s", "the others' p50 s"),
+            *("heard p50 s", "restored p50 s", "joining p50 s"),
+        ),
         [msgspec.structs.astuple(all_of_them)],
     )
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 2)
 
 
 if __name__ == "__main__":

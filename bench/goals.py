@@ -1,15 +1,14 @@
 """What was asked of the figures, and how each is read from the lines that a measure prints."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-Line = Mapping[str, Any]
-Lines = Sequence[Line]
+from bench.runs import Line, Lines, flaws
 
 STREAMS = "kafka-streams"
-PEERS = frozenset({"faust", "quix-streams"})
+
+Runs = Sequence[Line | None]
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -20,197 +19,193 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """One thing that was asked for. `seen` is None where it was not measured."""
+    """One thing that was asked for.
+
+    `runs` finds what it is read from: None for each run that was not measured. `judge` gets those
+    runs one by one, and need not ask whether they have shown anything: `seen` does.
+    """
 
     measure: str
     what: str
     wanted: str
-    seen: Callable[[Lines], Seen | None]
+    runs: Callable[[Lines], Runs]
+    judge: Callable[..., Seen]
+
+    def seen(self, lines: Lines) -> Seen | None:
+        """Return what was seen, None where it was not measured; no flawed run meets a goal."""
+        runs = self.runs(lines)
+        measured = [run for run in runs if run is not None]
+        if not measured or len(measured) < len(runs):
+            return None
+        found = self.judge(*measured)
+        wrong = dict.fromkeys(flaw for run in measured for flaw in flaws(run))
+        if not wrong:
+            return found
+        return Seen(f"{found.shown} ({'; '.join(wrong)})", is_met=False)
 
 
-def _system(lines: Lines, name: str) -> Line | None:
-    """Return what was measured of a system; a peer may run out of time, the ledger may not."""
+def _first(lines: Lines, **wanted: object) -> Line | None:
+    """Return the first line with these values."""
     for line in lines:
-        if line.get("system") == name and (line.get("finished", True) or name in PEERS):
+        if all(line.get(name) == value for name, value in wanted.items()):
             return line
     return None
 
 
-def _best_streams(lines: Lines) -> Line | None:
-    """Return the fastest variant of Kafka Streams that was measured."""
-    found = [line for line in lines if f"{line.get('system')}".startswith(STREAMS)]
-    return max(found, key=lambda line: float(line["events_per_s"]), default=None)
+def _beside(system: str, peer: str) -> Callable[[Lines], Runs]:
+    """A system of ours and a peer; of Kafka Streams' variants the fastest."""
+
+    def runs(lines: Lines) -> Runs:
+        others = [line for line in lines if f"{line.get('system')}".startswith(peer)]
+        fastest = max(others, key=lambda line: float(line["events_per_s"]), default=None)
+        return _first(lines, system=system), fastest
+
+    return runs
 
 
-def _faster(
-    peer: Callable[[Lines], Line | None], least: float, system: str = "ledger"
-) -> Callable[[Lines], Seen | None]:
-    def seen(lines: Lines) -> Seen | None:
-        own, other = _system(lines, system), peer(lines)
-        if own is None or other is None or not other["events_per_s"]:
-            return None
-        ratio = own["events_per_s"] / other["events_per_s"]
+def _faster(least: float) -> Callable[[Line, Line], Seen]:
+    def judge(own: Line, other: Line) -> Seen:
+        ratio = own["events_per_s"] / max(1, other["events_per_s"])
         return Seen(f"{ratio:.2f}× of {other['system']}", ratio >= least)
 
-    return seen
+    return judge
 
 
-def _less(field: str, most: float, system: str = "ledger") -> Callable[[Lines], Seen | None]:
-    """Our CPU or memory as a multiple of Kafka Streams'."""
+def _less(field: str, most: float) -> Callable[[Line, Line], Seen]:
+    """Our CPU or memory as a multiple of the other's."""
 
-    def seen(lines: Lines) -> Seen | None:
-        own, other = _system(lines, system), _best_streams(lines)
-        if own is None or other is None:
-            return None
+    def judge(own: Line, other: Line) -> Seen:
         ratio = own[field] / other[field]
         return Seen(f"{own[field]} ÷ {other[field]} = {ratio:.2f}", ratio <= most)
 
-    return seen
+    return judge
 
 
-def _latencies(lines: Lines) -> dict[int, Line]:
-    """Return the ledger's, by rate."""
-    return {line["events_per_s"]: line for line in lines if line.get("system") == "ledger"}
+CALM, BUSY = 2_000, 50_000
 
 
-def _sent(line: Line) -> str:
-    """Say so where the sender did not reach its rate; empty where it did."""
-    missed = line["sent_per_s"] < line["events_per_s"] * 0.99
-    return f" (sent: {line['sent_per_s']:,})" if missed else ""
+def _at(rate: int, system: str = "ledger") -> Callable[[Lines], Runs]:
+    return lambda lines: [_first(lines, figure="latency", system=system, events_per_s=rate)]
 
 
-def _latency(lines: Lines) -> Seen | None:
-    calm = _latencies(lines).get(2_000)
-    if calm is None:
-        return None
-    is_met = not _sent(calm) and calm["p50_ms"] <= 4 and calm["p99_ms"] <= 15
-    return Seen(f"{calm['p50_ms']} / {calm['p99_ms']}{_sent(calm)}", is_met)
+def _both(*found: Callable[[Lines], Runs]) -> Callable[[Lines], Runs]:
+    return lambda lines: [run for runs in found for run in runs(lines)]
 
 
-def _sooner(lines: Lines) -> Seen | None:
+def _latency(calm: Line) -> Seen:
+    is_met = calm["p50_ms"] <= 4 and calm["p99_ms"] <= 15
+    return Seen(f"{calm['p50_ms']} / {calm['p99_ms']}", is_met)
+
+
+def _sooner(calm: Line, peer: Line) -> Seen:
     """4 / 15 ms where Kafka Streams had 13 / 58: the same, whatever the machine."""
-    calm, peer = _latencies(lines).get(2_000), _system(lines, STREAMS)
-    if calm is None or peer is None:
-        return None
     p50, p99 = calm["p50_ms"] / peer["p50_ms"], calm["p99_ms"] / peer["p99_ms"]
     return Seen(f"{p50:.2f} / {p99:.2f}", p50 <= 0.31 and p99 <= 0.26)
 
 
-def _under_load(lines: Lines) -> Seen | None:
-    by_rate = _latencies(lines)
-    if not {2_000, 50_000} <= by_rate.keys():
-        return None
-    calm, busy = by_rate[2_000], by_rate[50_000]
+def _under_load(calm: Line, busy: Line) -> Seen:
     p50, p99 = busy["p50_ms"] / calm["p50_ms"], busy["p99_ms"] / calm["p99_ms"]
-    sent = f"{_sent(calm)}{_sent(busy)}"
-    return Seen(f"{p50:.1f}× / {p99:.1f}×{sent}", not sent and max(p50, p99) <= 4)
+    return Seen(f"{p50:.1f}× / {p99:.1f}×", max(p50, p99) <= 4)
 
 
-def _crowd(lines: Lines) -> Seen | None:
-    by_tasks = {
-        line["tasks"]: line["throughput"] for line in lines if line.get("figure") == "crowd"
-    }
-    if not {1_000, 1_000_000} <= by_tasks.keys():
-        return None
-    ratio = by_tasks[1_000_000]["events_per_s"] / by_tasks[1_000]["events_per_s"]
+def _with_tasks(figure: str, *tasks: int) -> Callable[[Lines], Runs]:
+    return lambda lines: [_first(lines, figure=figure, tasks=count) for count in tasks]
+
+
+def _crowd(few: Line, many: Line) -> Seen:
+    ratio = many["throughput"]["events_per_s"] / few["throughput"]["events_per_s"]
     return Seen(f"{ratio:.2f}", ratio >= 0.8)
 
 
-def _restore(lines: Lines) -> Seen | None:
-    by_tasks = {line["tasks"]: line for line in lines if line.get("figure") == "restore"}
-    if 1_000_000 not in by_tasks:
-        return None
-    many = by_tasks[1_000_000]
-    base_mb = by_tasks[0]["rss_mb"] if 0 in by_tasks else 0
-    kilobytes = (many["peak_mb"] - base_mb) / 1_000
-    is_met = many["finished"] and many["seconds"] <= 60 and kilobytes <= 4
+def _restore(none: Line, many: Line) -> Seen:
+    kilobytes = (many["peak_mb"] - none["rss_mb"]) / 1_000
+    is_met = many["seconds"] <= 60 and kilobytes <= 4
     return Seen(f"{many['seconds']} s, {kilobytes:.1f} KB", is_met)
 
 
-def _gap(lines: Lines) -> Seen | None:
-    for line in lines:
-        if line.get("figure") == "gaps":
-            shown = f"p50 {line['p50_s']}, p99 {line['p99_s']} s, {line['tasks']:,} tasks"
-            return Seen(shown, line["p99_s"] <= 10 and line["tasks"] >= 100_000)
-    return None
+def _gap(gaps: Line) -> Seen:
+    shown = f"p50 {gaps['p50_s']}, p99 {gaps['p99_s']} s, {gaps['tasks']:,} tasks"
+    return Seen(shown, gaps["p99_s"] <= 10 and gaps["tasks"] >= 100_000)
 
 
-def _added(lines: Lines) -> Line | None:
-    return next((line for line in lines if line.get("figure") == "client_stress_added"), None)
+def _worked(figure: str) -> Callable[[Lines], Runs]:
+    """Return both runs of the enforcer, and what came of them."""
+    return lambda lines: [
+        _first(lines, figure=figure),
+        *(_first(lines, figure="client_stress", client=client) for client in (False, True)),
+    ]
 
 
-def _task_time(lines: Lines) -> Seen | None:
-    added = _added(lines)
-    if added is None:
-        return None
+def _task_time(added: Line, *_worked: Line) -> Seen:
     return Seen(f"{added['task_time_percent']} %", added["task_time_percent"] < 2)
 
 
-def _transition(lines: Lines) -> Seen | None:
-    added = _added(lines)
-    if added is None:
-        return None
+def _transition(added: Line, *_worked: Line) -> Seen:
     micros = added["transition_p999_us"]
     return Seen(f"{micros} µs", micros <= 1_000)
 
 
-def _arrived(lines: Lines) -> Seen | None:
-    for line in lines:
-        if line.get("figure") == "client_stress_arrived":
-            is_met = not line["lost"] and line["counted_by_ledger"] == line["reports"]
-            shown = f"{line['reports']:,} reports, {line['lost']} lost, {line['counted_by_ledger']:,} counted"
-            return Seen(shown, is_met)
-    return None
+def _arrived(came: Line, *_worked: Line) -> Seen:
+    is_met = not came["lost"] and came["counted_by_ledger"] == came["reports"]
+    shown = (
+        f"{came['reports']:,} reports, {came['lost']} lost, {came['counted_by_ledger']:,} counted"
+    )
+    return Seen(shown, is_met)
 
 
-def _killed(lines: Lines) -> Seen | None:
-    kills = [line for line in lines if line.get("figure") == "client_stress_killed"]
-    if not kills:
-        return None
+def _kills(lines: Lines) -> Runs:
+    """Return that with the broker alive, and that with it dead."""
+    return [
+        _first(lines, figure="client_stress_killed", broker_alive=is_alive)
+        for is_alive in (True, False)
+    ]
+
+
+def _killed(*kills: Line) -> Seen:
     oldest_s = max(line["lost_age_max_s"] for line in kills)
     lost = sum(line["lost_too_old"] for line in kills)
     return Seen(f"{lost}; the oldest that was lost: {oldest_s} s", lost == 0)
 
 
-def _quix(lines: Lines) -> Line | None:
-    return _system(lines, "quix-streams")
+def _goals(
+    measure: str, *goals: tuple[str, str, Callable[[Lines], Runs], Callable[..., Seen]]
+) -> Iterable[Goal]:
+    return (Goal(measure, *goal) for goal in goals)
 
 
-def _faust(lines: Lines) -> Line | None:
-    return _system(lines, "faust")
-
+OWN, COMPILED = _beside("ledger", STREAMS), _beside("ledger-compiled", STREAMS)
+QUIX, FAUST = _beside("ledger", "quix-streams"), _beside("ledger", "faust")
 
 GOALS = (
-    Goal("throughput", "throughput, of Kafka Streams'", "≥ 1.2×", _faster(_best_streams, 1.2)),
-    Goal(
+    *_goals(
         "throughput",
-        "the same, the ledger compiled",
-        "≥ 1.2×",
-        _faster(_best_streams, 1.2, "ledger-compiled"),
+        ("throughput, of Kafka Streams'", "≥ 1.2×", OWN, _faster(1.2)),
+        ("the same, the ledger compiled", "≥ 1.2×", COMPILED, _faster(1.2)),
+        ("throughput, of quix-streams' exactly-once", "≥ 10×", QUIX, _faster(10)),
+        ("throughput, of faust's", "≥ 90×", FAUST, _faster(90)),
+        ("CPU s per million events, of Kafka Streams'", "≤ 1×", OWN, _less("cpu_s_per_million", 1.0)),
+        ("the same, the ledger compiled", "≤ 1×", COMPILED, _less("cpu_s_per_million", 1.0)),
+        ("peak memory in MB, of Kafka Streams'", "≤ half", OWN, _less("peak_mb", 0.5)),
     ),
-    Goal("throughput", "throughput, of quix-streams' exactly-once", "≥ 10×", _faster(_quix, 10)),
-    Goal("throughput", "throughput, of faust's", "≥ 90×", _faster(_faust, 90)),
-    Goal(
-        "throughput",
-        "CPU s per million events, of Kafka Streams'",
-        "≤ 1×",
-        _less("cpu_s_per_million", 1.0),
+    *_goals(
+        "latency",
+        ("event → decision at 2,000/s, p50 / p99 ms", "≤ 4 / ≤ 15", _at(CALM), _latency),
+        (
+            "the same, of Kafka Streams' that commits every 10 ms",
+            "≤ 0.31 / ≤ 0.26",
+            _both(_at(CALM), _at(CALM, STREAMS)),
+            _sooner,
+        ),
+        ("the same at 50,000/s, of that at 2,000/s", "≤ 4×", _both(_at(CALM), _at(BUSY)), _under_load),
     ),
-    Goal(
-        "throughput",
-        "the same, the ledger compiled",
-        "≤ 1×",
-        _less("cpu_s_per_million", 1.0, "ledger-compiled"),
+    Goal("crowd", "throughput with 1,000,000 open tasks ÷ with 1,000", "≥ 0.8", _with_tasks("crowd", 1_000, 1_000_000), _crowd),
+    Goal("restore", "restart with 1,000,000 open tasks, and memory of each", "≤ 60 s, ≤ 4 KB", _with_tasks("restore", 0, 1_000_000), _restore),
+    Goal("gap", "nobody decides after kill -9, 100,000 open tasks", "p99 ≤ 10 s", lambda lines: [_first(lines, figure="gaps")], _gap),
+    *_goals(
+        "client_stress",
+        ("the client's share of a task's time", "< 2 %", _worked("client_stress_added"), _task_time),
+        ("added to a transition at p99.9, the broker killed", "≤ 1 ms", _worked("client_stress_added"), _transition),
+        ("after the broker's death", "nothing lost, nothing twice", _worked("client_stress_arrived"), _arrived),
+        ("enforcer killed: lost, and older than a second", "0", _kills, _killed),
     ),
-    Goal("throughput", "peak memory in MB, of Kafka Streams'", "≤ half", _less("peak_mb", 0.5)),
-    Goal("latency", "event → decision at 2,000/s, p50 / p99 ms", "≤ 4 / ≤ 15", _latency),
-    Goal("latency", "the same, of Kafka Streams' that commits every 10 ms", "≤ 0.31 / ≤ 0.26", _sooner),
-    Goal("latency", "the same at 50,000/s, of that at 2,000/s", "≤ 4×", _under_load),
-    Goal("crowd", "throughput with 1,000,000 open tasks ÷ with 1,000", "≥ 0.8", _crowd),
-    Goal("restore", "restart with 1,000,000 open tasks, and memory of each", "≤ 60 s, ≤ 4 KB", _restore),
-    Goal("gap", "nobody decides after kill -9, 100,000 open tasks", "p99 ≤ 10 s", _gap),
-    Goal("client_stress", "the client's share of a task's time", "< 2 %", _task_time),
-    Goal("client_stress", "added to a transition at p99.9, the broker killed", "≤ 1 ms", _transition),
-    Goal("client_stress", "after the broker's death", "nothing lost, nothing twice", _arrived),
-    Goal("client_stress", "enforcer killed: lost, and older than a second", "0", _killed),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """How fast a log is imported, and in how much memory: real lines, repeated to any size.
 
-    python bench/import_log.py [--megabytes 1000] [--folder /tmp] [KIND ...]
+    python -m bench.import_log [--megabytes 1000] [--folder /tmp] [KIND ...]
 
 Each import runs in a process of its own, so that its peak of memory is its own.
 """
@@ -15,10 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.command import leaving_when_told
+
 SAMPLES = Path(__file__).parent.parent / "tests" / "data" / "raw_samples"
 _CHILD = """
 import resource, sys
 from pathlib import Path
+
+from bench.command import leaving_when_told
 from schemas.encode import encode_event
 from streams.importers.base import import_events
 events = import_events(sys.argv[1], [Path(sys.argv[2])])
@@ -132,4 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with leaving_when_told():  # or a gigabyte stays behind
+        main()

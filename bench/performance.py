@@ -18,8 +18,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench.goals import GOALS, Line, Lines
+from bench import command
+from bench.goals import GOALS
 from bench.machine import commit, machine
+from bench.runs import Line, Lines
 
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT, PAGE = DOCS / "performance", DOCS / "performance.md"
@@ -53,22 +55,19 @@ def run(measure: str, ran_commit: str) -> None:
     """Measure and keep what was printed; what was kept before stays where it fails.
 
     Raises:
-        SystemExit: the measure failed, or took more than an hour.
+        SystemExit: the measure failed, or took more than an hour; nothing of it runs any more.
     """
     print(f"{measure} …", file=sys.stderr)
     head = json.dumps({"figure": "machine", **msgspec.to_builtins(machine(ran_commit))})
     started_s = time.monotonic()
-    command = [sys.executable, "-m", f"bench.{measure}"]
     try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=WITHIN_S, check=False
-        )
+        ended = command.run([sys.executable, "-m", f"bench.{measure}"], WITHIN_S)
     except subprocess.TimeoutExpired:
         raise SystemExit(f"{measure}: not done after {WITHIN_S:.0f} s") from None
-    if done.returncode != 0:
-        raise SystemExit(f"{measure}: exit code {done.returncode}\n{done.stdout}")
+    if ended.code != 0:
+        raise SystemExit(f"{measure}: exit code {ended.code}\n{ended.printed}")
     KEPT.mkdir(exist_ok=True)
-    (KEPT / f"{measure}.txt").write_text(f"{head}\n{done.stdout}")
+    (KEPT / f"{measure}.txt").write_text(f"{head}\n{ended.printed}")
     print(f"{measure}: {time.monotonic() - started_s:.0f} s", file=sys.stderr)
 
 

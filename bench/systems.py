@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.compiled import sources
 from bench.java import streams_command
 from bench.place import Place, create_topics
 from bench.positions import GroupPosition, LedgerPosition, Position
@@ -13,7 +14,6 @@ from streams.kafka.settings import Driver, Settings
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 PEERS = Path(__file__).with_name("peers")
-COMPILED = Path("build/compiled")  # of `make compiled`
 
 COMMIT_MS = 100
 
@@ -27,17 +27,14 @@ def ours(name: str, driver: Driver, *, is_compiled: bool = False) -> System:
 
     async def start(where: Place, _commit_ms: int) -> Started:
         settings = msgspec.structs.replace(where.settings, driver=driver)
-        changed = {"PYTHONPATH": _compiled()} if is_compiled else {}
+        changed = {}
+        if is_compiled:
+            sources.check()
+            changed["PYTHONPATH"] = str(sources.FOLDER)
         processor = ledger(settings, where.folder, name=name, changed=changed)
         return processor, LedgerPosition(settings)
 
     return start
-
-
-def _compiled() -> str:
-    if not COMPILED.exists():
-        raise SystemExit(f"{COMPILED}: the compiled copy is not built; run: make compiled")
-    return str(COMPILED.resolve())
 
 
 async def quix(where: Place, commit_ms: int) -> Started:

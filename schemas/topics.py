@@ -97,6 +97,15 @@ TOPICS: tuple[TopicSpec, ...] = (
 SPECS: dict[Topic, TopicSpec] = {spec.topic: spec for spec in TOPICS}
 # What a partition of `events` caused stands in the same partition of these.
 BY_PARTITION = frozenset(spec.topic for spec in TOPICS if spec.partitions is None)
+# What the ledger writes beside `tasks`.
+OUTPUTS = (
+    Topic.DECISIONS,
+    Topic.BREACHES,
+    Topic.EXECUTIONS,
+    Topic.LIFECYCLE,
+    Topic.DEAD_LETTERS,
+)
+assert frozenset(OUTPUTS) == BY_PARTITION - {Topic.EVENTS, Topic.TASKS}
 
 
 def topic_name(topic: Topic, prefix: str = DEFAULT_PREFIX) -> str:

@@ -45,6 +45,19 @@ class ExternalBroker:
         self.bootstrap_servers = bootstrap_servers
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See that who needs a broker says so: by that mark `.ci/run` divides the tests."""
+    unmarked = [
+        item.nodeid
+        for item in items
+        if isinstance(item, pytest.Function)
+        and {"broker", "proxied", "proxied_for_all"} & set(item.fixturenames)
+        and item.get_closest_marker("integration") is None
+    ]
+    if unmarked:
+        raise pytest.UsageError(f"needs a broker, so mark it `integration`: {', '.join(unmarked)}")
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One broker for the whole session: topics are a test's own, see `topic_prefix`."""

@@ -5,21 +5,25 @@ after the source has changed.
 """
 
 import ast
+import builtins
 import contextlib
+import importlib
 import importlib.util
 import os
 import shlex
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 from mypyc.build import mypycify
 from setuptools import setup
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "build" / "compiled"
-PACKAGES = ("schemas", "streams")
+from bench.compiled import sources
+from bench.compiled.sources import FOLDER, PACKAGES, ROOT
+
 ROOM = Path("streams") / "budget"
 BESIDE = (
     Path("schemas/decode.py"),
@@ -32,7 +36,7 @@ def modules() -> list[Path]:
     """Return the modules to compile: those that events pass through and that define no Struct."""
     paths = sorted((ROOT / ROOM).glob("*.py"))
     found = [ROOM / path.name for path in paths if path.stem != "__init__"]
-    return [path for path in (*found, *BESIDE) if _may_be(ROOT / path)]
+    return [path for path in (*found, *BESIDE) if _may_be(path)]
 
 
 def build() -> list[Path]:
@@ -42,6 +46,7 @@ def build() -> list[Path]:
         SystemExit: there is no C compiler, or it or mypyc has refused something; says what.
     """
     _choose_compiler()
+    made_of = sources.digest()  # now: they may change while it is compiled
     shutil.rmtree(FOLDER, ignore_errors=True)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, FOLDER / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -55,6 +60,7 @@ def build() -> list[Path]:
         setup(name="stoploss", packages=[], ext_modules=extensions, script_args=arguments)
         for scratch in ("build", ".mypy_cache"):
             shutil.rmtree(scratch, ignore_errors=True)
+    sources.finish(FOLDER, made_of)
     return found
 
 
@@ -75,15 +81,42 @@ def _choose_compiler() -> None:
 
 
 def _may_be(path: Path) -> bool:
+    """Tell whether a module can be compiled; it is imported, to see what its names stand for."""
+    module = importlib.import_module(".".join(path.with_suffix("").parts))
+    if module.__file__ is None or Path(module.__file__) != ROOT / path:
+        raise SystemExit(f"compiled: {module.__file__} was imported; run it without PYTHONPATH")
+    return keeps_its_meaning((ROOT / path).read_text("utf-8"), vars(module))
+
+
+def keeps_its_meaning(source: str, names: Mapping[str, object]) -> bool:
     """Tell whether mypyc keeps the meaning of all classes of a module.
 
-    It drops the keywords of a class statement without a word, and with them msgspec's `frozen`.
+    It drops the keywords of a class statement without a word, and with them msgspec's `frozen`; a
+    Struct that has none gets them from whatever it inherits from. A base of which cannot be told
+    what it is may be one.
+
+    Args:
+        source: of the module.
+        names: of the module once it is imported.
     """
-    classes = [
-        one for one in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(one, ast.ClassDef)
-    ]
-    return not any(one.keywords or _is_struct(one) for one in classes)
+    classes = [one for one in ast.walk(ast.parse(source)) if isinstance(one, ast.ClassDef)]
+    return not any(
+        one.keywords or any(_may_be_struct(base, names) for base in one.bases) for one in classes
+    )
 
 
-def _is_struct(one: ast.ClassDef) -> bool:
-    return any(ast.unparse(base).removeprefix("msgspec.") == "Struct" for base in one.bases)
+def _may_be_struct(base: ast.expr, names: Mapping[str, object]) -> bool:
+    found = _named(base, names)
+    return not isinstance(found, type) or issubclass(found, msgspec.Struct)
+
+
+def _named(expression: ast.expr, names: Mapping[str, object]) -> object:
+    match expression:
+        case ast.Name(name):
+            return names.get(name, getattr(builtins, name, None))
+        case ast.Attribute(value, name):
+            return getattr(_named(value, names), name, None)
+        case ast.Subscript(value):
+            return _named(value, names)
+        case _:
+            return None

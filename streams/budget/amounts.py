@@ -41,7 +41,20 @@ def nano_dollars(field: str, value: Decimal) -> int:
 
 def number(amount: int, metric: Metric) -> Number:
     """Return a folded amount as the exact JSON number in the metric's own unit."""
-    per_unit = PER_UNIT[metric]
+    return amount if metric is Metric.LATENCY_MS else _in_units(amount, PER_UNIT[metric])
+
+
+def tokens(amount: int) -> Number:
+    """Return milli-tokens as the exact JSON number of tokens."""
+    return _in_units(amount, MILLI_PER_TOKEN)
+
+
+def dollars(amount: int) -> Number:
+    """Return nano-dollars as the exact JSON number of dollars."""
+    return _in_units(amount, NANO_PER_DOLLAR)
+
+
+def _in_units(amount: int, per_unit: int) -> Number:
     whole, rest = divmod(amount, per_unit)
     if not rest:
         return whole

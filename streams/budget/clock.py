@@ -8,7 +8,6 @@ Source: budget model, "Time".
 """
 
 import heapq
-from collections.abc import Iterator
 
 from schemas.events import LEDGER_SOURCE
 from schemas.fields import TaskOutcome
@@ -69,25 +68,39 @@ def schedule_all(state: PartitionState, task: Task) -> None:
         state.schedule(*due)
 
 
-def deadlines(task: Task) -> Iterator[Due]:
-    """Yield all that time alone will decide about a task if nothing else does; at least one."""
+def deadlines(task: Task) -> list[Due]:
+    """Return all that time alone will decide about a task if nothing else does; at least one."""
     rules = task.policy.clock
     if task.ended_ms is not None:
-        yield task.ended_ms + rules.retention_ms, task.task_id, "", REMOVAL_DUE
-        return
-    yield task.last_ms + rules.abandoned_after_ms, task.task_id, "", ABANDONED_DUE
+        return [(task.ended_ms + rules.retention_ms, task.task_id, "", REMOVAL_DUE)]
+    found = [(task.last_ms + rules.abandoned_after_ms, task.task_id, "", ABANDONED_DUE)]
     execution, name = open_execution(task), task.open_phase
     if execution is None or execution.opened_ms is None or name is None:
-        return
+        return found
     if "stuck" not in task.flags:
-        yield execution.opened_ms + rules.stuck_after_ms, task.task_id, name, STUCK_DUE
+        found.append((execution.opened_ms + rules.stuck_after_ms, task.task_id, name, STUCK_DUE))
     for phase, at_ms in levels_due(task, execution, name, task.seen_ms):
-        yield at_ms, task.task_id, phase, LEVEL_DUE
+        found.append((at_ms, task.task_id, phase, LEVEL_DUE))
+    return found
 
 
 def first_deadline_ms(task: Task) -> int:
-    """Return when time alone decides something about a task that was not touched since."""
-    return min(due[0] for due in deadlines(task))
+    """Return when time alone decides something about a task that was not touched since.
+
+    It is the first of `deadlines`, without making them: every batch asks for all that it touched.
+    """
+    rules = task.policy.clock
+    if task.ended_ms is not None:
+        return task.ended_ms + rules.retention_ms
+    first_ms = task.last_ms + rules.abandoned_after_ms
+    execution, name = open_execution(task), task.open_phase
+    if execution is None or execution.opened_ms is None or name is None:
+        return first_ms
+    if "stuck" not in task.flags:
+        first_ms = min(first_ms, execution.opened_ms + rules.stuck_after_ms)
+    for _, at_ms in levels_due(task, execution, name, task.seen_ms):
+        first_ms = min(first_ms, at_ms)
+    return first_ms
 
 
 def lay_down(state: PartitionState, task_id: str, packed: bytes, due_ms: int) -> None:

@@ -2,6 +2,9 @@
 
 With a `sequence`: by source, at or below the highest seen. Without: by source and id among the
 last few, kept as 64-bit hashes. Source: budget model, "Duplicates".
+
+It says nothing of how many sources are remembered: `SOURCES_MAX`, as docs/design.md has it under
+"One event"; the second judge keeps the same rule.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from schemas.fields import Cause, Metric, Number, Scope
 from schemas.outputs import Cell as CellRef
-from streams.budget.amounts import MILLI_PER_TOKEN, NANO_PER_DOLLAR, number
+from streams.budget.amounts import MILLI_PER_TOKEN, NANO_PER_DOLLAR, dollars, number
 from streams.budget.ladder import BLOCK, CONTINUE, NOTICE, REVIEW, WARN
 from streams.budget.limits import LATENCY, METRICS
 from streams.budget.state import COUNTER_NAMES, Cell, Counters, Execution, Task
@@ -40,11 +40,39 @@ def counters_of(executions: list[Execution]) -> Counters:
 
 def counters_json(counters: Counters, *, zeros: bool) -> dict[str, Number]:
     """Return counters by name, the cost in dollars; without `zeros` only what there is."""
+    found = _counted(counters)
+    return {name: found.get(name, 0) for name in COUNTER_NAMES} if zeros else found
+
+
+def _counted(counters: Counters) -> dict[str, Number]:
+    """Written out: every batch does it for every phase of all that it touched."""
     found: dict[str, Number] = {}
-    for name in COUNTER_NAMES:
-        amount = getattr(counters, name)
-        if amount or zeros:
-            found[name] = number(amount, Metric.COST_USD) if name == "cost_usd" else amount
+    if amount := counters.model_calls:
+        found["model_calls"] = amount
+    if amount := counters.input_tokens:
+        found["input_tokens"] = amount
+    if amount := counters.cache_read_tokens:
+        found["cache_read_tokens"] = amount
+    if amount := counters.cache_write_tokens:
+        found["cache_write_tokens"] = amount
+    if amount := counters.output_tokens:
+        found["output_tokens"] = amount
+    if amount := counters.reasoning_tokens:
+        found["reasoning_tokens"] = amount
+    if amount := counters.cost_usd:
+        found["cost_usd"] = dollars(amount)
+    if amount := counters.duration_ms:
+        found["duration_ms"] = amount
+    if amount := counters.tool_calls:
+        found["tool_calls"] = amount
+    if amount := counters.files_read:
+        found["files_read"] = amount
+    if amount := counters.output_chars:
+        found["output_chars"] = amount
+    if amount := counters.unknown_usage:
+        found["unknown_usage"] = amount
+    if amount := counters.estimated_usage:
+        found["estimated_usage"] = amount
     return found
 
 

@@ -3,7 +3,6 @@
 Source: budget model, "Latency" and "Impossible durations".
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streams.budget.ladder import NEVER
@@ -69,12 +68,14 @@ def schedule_latency(state: PartitionState, task: Task) -> None:
 
 def levels_due(
     task: Task, execution: Execution, open_phase: str, after_ms: int
-) -> Iterator[tuple[str, int]]:
-    """Yield the phase ("" for the task) of a latency cell, and when it comes to its next level."""
+) -> list[tuple[str, int]]:
+    """Return the phases ("" for the task) of latency cells, and when each comes to its next level."""
+    found = []
     for name, cell in (("", task.latency), (open_phase, task.phases[open_phase].latency)):
         at_ms = due_ms(task, cell, execution)
         if after_ms < at_ms < NEVER:
-            yield name, at_ms
+            found.append((name, at_ms))
+    return found
 
 
 # What an entry of the heap is about; of two at the same time the lower number comes first.

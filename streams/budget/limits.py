@@ -24,6 +24,7 @@ from streams.budget.amounts import (
     nano_dollars,
     number,
 )
+from streams.budget.encode import ENCODER
 from streams.budget.ladder import Line, line
 from streams.budget.policy import MULTIPLIER_MAX, TASK_SCOPE, Policy
 
@@ -68,8 +69,9 @@ class Limits(Struct, frozen=True):
     task: Lines
     planned: tuple[str, ...]
     low_overrides: tuple[str, ...] = ()  # "THINK.tokens": an override below the computed limit
-    # What `tasks` says of a planned phase of which nothing was used: the same for the whole class.
-    unused: dict[str, list[CellState]] = {}
+    # What `tasks` says of a planned phase of which nothing was used, as bytes: every batch writes it
+    # for every task of the class.
+    unused: dict[str, list[msgspec.Raw]] = {}
     # What `lifecycle` says of all of them, by phase or "task", in the metrics' units.
     told: dict[str, dict[str, Number]] = {}
 
@@ -265,12 +267,13 @@ def limits_json(lines: Lines) -> dict[str, Number]:
     }
 
 
-def _unused(name: str, lines: Lines) -> list[CellState]:
-    return [
+def _unused(name: str, lines: Lines) -> list[msgspec.Raw]:
+    cells = [
         CellState(Scope.PHASE, metric, 0, number(line.limit, metric), Verdict.CONTINUE, name)
         for metric, line in zip(METRICS, lines, strict=True)
         if line is not None
     ]
+    return [msgspec.Raw(ENCODER.encode(cell)) for cell in cells]
 
 
 def _computed(policy: Policy, task: TaskClass, phase: str) -> Amounts:

@@ -3,13 +3,15 @@
 A batch writes each task it changed once, then the partition with the next offset.
 """
 
+from collections.abc import Iterator
 from decimal import Decimal
+from typing import cast
 
 import msgspec
 
 from schemas.envelope import rfc3339
 from schemas.events import partition_subject
-from schemas.fields import Number, Scope
+from schemas.fields import Metric, Number, Scope
 from schemas.outputs import PolicyRef
 from schemas.state import (
     CellState,
@@ -21,15 +23,14 @@ from schemas.state import (
 )
 from schemas.state import Grant as GrantState
 from schemas.topics import Topic
-from streams.budget.amounts import number
+from streams.budget.amounts import dollars, number, tokens
 from streams.budget.clock import first_deadline_ms
 from streams.budget.effects import Effect
 from streams.budget.explain import counters_json, counters_of
-from streams.budget.ladder import LEVELS, Line
-from streams.budget.latency import used_ms
-from streams.budget.limits import LATENCY, METRICS, Grant, NamedAmounts
+from streams.budget.ladder import LEVELS
+from streams.budget.latency import estimate_ms, open_execution
+from streams.budget.limits import METRICS, Grant, NamedAmounts
 from streams.budget.state import (
-    Cell,
     Execution,
     PartitionState,
     Phase,
@@ -44,33 +45,35 @@ def drain_changes(state: PartitionState) -> list[Effect]:
 
     Their ids follow from the last input that changed each, not from where the batch ended.
     """
-    found: list[Effect] = []
+    return list(each_change(state))
+
+
+def each_change(state: PartitionState) -> Iterator[Effect]:
+    """Yield what `drain_changes` returns; to be taken to its end before anything else is folded.
+
+    Who makes bytes of each at once has no more than one state at a time as objects. Of all states
+    of a batch together there were so many that the garbage collector went through everything that
+    is awake, again and again.
+    """
     for task in state.changed:
         task.is_changed = False
-        data = task_state(task)
-        found.append(
-            Effect(
-                Topic.TASKS,
-                "stoploss.task.state",
-                task.task_id,
-                data,
-                task.last_offset,
-                task.last_index,
-            )
+        yield Effect(
+            Topic.TASKS,
+            "stoploss.task.state",
+            task.task_id,
+            task_state(task),
+            task.last_offset,
+            task.last_index,
         )
     state.changed.clear()
-    key = partition_subject(state.partition)
-    found.append(
-        Effect(
-            Topic.TASKS,
-            "stoploss.partition.state",
-            key,
-            partition_state(state),
-            state.offset,
-            state.index,
-        )
+    yield Effect(
+        Topic.TASKS,
+        "stoploss.partition.state",
+        partition_subject(state.partition),
+        partition_state(state),
+        state.offset,
+        state.index,
     )
-    return found
 
 
 def partition_state(state: PartitionState) -> PartitionStateData:
@@ -91,15 +94,28 @@ def partition_state(state: PartitionState) -> PartitionStateData:
 
 
 def task_state(task: Task) -> TaskStateData:
-    """Return the state of a task as it is stored."""
+    """Return the state of a task as it is stored; what is the same for many tasks, as its bytes."""
+    cells: list[CellState] = []
+    phases: dict[str, PhaseState] = {}
     sources = list(task.sequences)
+    running_ms = estimate_ms(task, open_execution(task), task.seen_ms)
+    rolled_tokens, rolled_cost = task.tokens.used, task.cost.used
+    _add_cells(cells, Scope.TASK, None, task, running_ms)
+    for name, phase in task.phases.items():
+        rolled_tokens -= phase.tokens.used
+        rolled_cost -= phase.cost.used
+        _add_cells(cells, Scope.PHASE, name, phase, running_ms if name == task.open_phase else 0)
+        phases[name] = _phase(phase, sources)
+    for name, unused in task.limits.unused.items():
+        if name not in phases:
+            cells += cast("list[CellState]", unused)
     blocks = [(block.phase, block.metric, block.used) for block in task.blocks]
     return TaskStateData(
         task_id=task.task_id,
         status="ended" if task.is_ended else "open",
         verdict=LEVELS[task.verdict],
-        cells=_cells(task),
-        phases={name: _phase(phase, sources) for name, phase in task.phases.items()},
+        cells=cells,
+        phases=phases,
         flags=list(task.flags),
         last_offset=task.last_offset,
         last_index=task.last_index,
@@ -127,67 +143,64 @@ def task_state(task: Task) -> TaskStateData:
         last_ms=task.last_ms,
         seen_ms=task.seen_ms,
         ended_ms=task.ended_ms,
-        outcome=None if task.outcome is None else task.outcome.value,
+        outcome=task.outcome,
         block=blocks[0] if blocks else None,
         later_blocks=blocks[1:],
-        rolled=_rolled(task),
+        rolled=(rolled_tokens, rolled_cost) if rolled_tokens or rolled_cost else None,
         due_ms=first_deadline_ms(task),
     )
 
 
-def _cells(task: Task) -> list[CellState]:
-    found = [
-        _cell(task, name, index, cell, cell.line)
-        for name, index, cell in task.cells()
-        if cell.line is not None
-    ]
-    for name, cells in task.limits.unused.items():
-        if name not in task.phases:
-            found += cells
-    return found
-
-
-def _cell(task: Task, name: str | None, index: int, cell: Cell, limit: Line) -> CellState:
-    metric = METRICS[index]
-    used, firm = cell.used, None
-    if index == LATENCY:
-        used = used_ms(task, name, cell, task.seen_ms)
+def _add_cells(
+    found: list[CellState], scope: Scope, name: str | None, owner: Task | Phase, running_ms: int
+) -> None:
+    """Add what a task or phase has of limits; of its latency `running_ms` are not counted yet."""
+    cell = owner.tokens
+    if (line := cell.line) is not None:
+        used, limit = tokens(cell.used), tokens(line.limit)
+        found.append(CellState(scope, Metric.TOKENS, used, limit, LEVELS[cell.level], name))
+    cell = owner.latency
+    if (line := cell.line) is not None:
+        used, level = cell.used + running_ms, LEVELS[cell.level]
         firm = None if cell.firm == cell.level else LEVELS[cell.firm]
-    return CellState(
-        Scope.TASK if name is None else Scope.PHASE,
-        metric,
-        number(used, metric),
-        number(limit.limit, metric),
-        LEVELS[cell.level],
-        name,
-        firm,
-    )
+        found.append(CellState(scope, Metric.LATENCY_MS, used, line.limit, level, name, firm))
+    cell = owner.cost
+    if (line := cell.line) is not None:
+        used, limit = dollars(cell.used), dollars(line.limit)
+        found.append(CellState(scope, Metric.COST_USD, used, limit, LEVELS[cell.level], name))
 
 
 def _phase(phase: Phase, sources: list[str]) -> PhaseState:
-    is_single = len(phase.executions) == 1
+    executions = phase.executions
+    if len(executions) == 1:
+        only = executions[0]
+        return PhaseState(
+            only.attempt,
+            counters_json(only.counters, zeros=False),
+            [_execution(only, sources, None)],
+        )
     return PhaseState(
-        attempts=max((one.attempt for one in phase.executions), default=0),
-        counters=counters_json(counters_of(phase.executions), zeros=False),
-        executions=[_execution(one, sources, is_single=is_single) for one in phase.executions],
+        max((one.attempt for one in executions), default=0),
+        counters_json(counters_of(executions), zeros=False),
+        [_execution(one, sources, counters_json(one.counters, zeros=False)) for one in executions],
     )
 
 
-def _execution(execution: Execution, sources: list[str], *, is_single: bool) -> ExecutionState:
+def _execution(
+    execution: Execution, sources: list[str], counters: dict[str, Number] | None
+) -> ExecutionState:
     source = execution.source
     return ExecutionState(
-        attempt=execution.attempt,
-        outcome=None if execution.outcome is None else execution.outcome.value,
-        revision=execution.revision,
-        opened_ms=execution.opened_ms,
-        started_ms=execution.started_ms,
-        source=sources.index(source) if source in sources else source,
-        ended_ms=execution.ended_ms,
-        latency_ms=execution.latency_ms,
-        flags=execution.historical * HISTORICAL
-        | execution.skewed * SKEWED
-        | execution.timed * TIMED,
-        counters=None if is_single else counters_json(execution.counters, zeros=False),
+        execution.attempt,
+        execution.outcome,
+        execution.revision,
+        execution.opened_ms,
+        execution.started_ms,
+        sources.index(source) if source in sources else source,
+        execution.ended_ms,
+        execution.latency_ms,
+        execution.historical * HISTORICAL | execution.skewed * SKEWED | execution.timed * TIMED,
+        counters,
     )
 
 
@@ -207,10 +220,3 @@ def _grant(grant: Grant) -> GrantState:
         return GrantState(limits=_amounts_json(grant.limits))
     exact = Decimal(grant.multiplier.numerator) / grant.multiplier.denominator
     return GrantState(multiplier=format(exact, "f"))
-
-
-def _rolled(task: Task) -> tuple[int, int] | None:
-    phases = task.phases.values()
-    tokens = task.tokens.used - sum(phase.tokens.used for phase in phases)
-    cost = task.cost.used - sum(phase.cost.used for phase in phases)
-    return (tokens, cost) if tokens or cost else None

@@ -8,11 +8,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from schemas.events import partition_subject
 from schemas.fields import Mode
 from schemas.outputs import PolicyRef
 from schemas.state import TaskStateData
-from schemas.topics import BY_PARTITION, DAY_MS, Topic
-from streams.budget.restore import torn_in
+from schemas.topics import BY_PARTITION, DAY_MS, OUTPUTS, Topic
+from streams.budget.restore import TornStateError, torn_in
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.facts import ENDED
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
@@ -22,6 +23,7 @@ from streams.cli.show import console, plain, print_json, table
 from streams.insight.numbers import counted, duration
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
+from streams.ledger.restore import lost_state
 
 LEDGER_SILENT_AFTER_MS = 30_000  # as enforcers judge it
 # A ledger that keeps up is a batch behind at most; this many are more than a moment's.
@@ -222,7 +224,8 @@ async def _torn_findings(
 ) -> dict[int, Finding]:
     """Name the record at which a restore of each partition stops, if one does."""
     silent = any(_is_silent(each) for each in facts)
-    if not silent and not view.unreadable:
+    unknown = set(log.partitions) - view.partitions.keys()
+    if not silent and not view.unreadable and not unknown:
         return {}
     findings = {}
     for partition in log.partitions:
@@ -234,6 +237,8 @@ async def _torn_findings(
             else:
                 last[key] = record.value
         torn = torn_in(partition, last.items())
+        if torn is None and partition_subject(partition) not in last:
+            torn = await _lost_state(log, partition)
         if torn is not None:
             findings[partition] = Finding(
                 f"tasks, partition {partition}, key {torn.key}",
@@ -241,6 +246,17 @@ async def _torn_findings(
                 f"stoploss recover {shlex.quote(torn.key)} --reason …",
             )
     return findings
+
+
+async def _lost_state(log: Log, partition: int) -> TornStateError | None:
+    """Tell whether `tasks` of a partition was emptied; not where its ledger is just beginning."""
+    lost = await lost_state(partition, {one: log.reader(one, partition) for one in OUTPUTS})
+    own = partition_subject(partition).encode()
+    if lost is not None:
+        async for record in log.records(Topic.TASKS, partition):
+            if record.key == own:
+                return None
+    return lost
 
 
 def _is_silent(partition: PartitionFacts) -> bool:

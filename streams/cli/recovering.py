@@ -47,6 +47,10 @@ from streams.verify.tasks_log import TasksLog
 # A ledger that stands still takes over every 5 s at the latest, and needs a moment for it.
 TAKE_OVER_ATTEMPTS = 20
 
+# Of one transaction, as of the ledger's own: all tasks of a partition at once have no time in one.
+PART_BYTES_MAX = 16 * 1024 * 1024
+
+Write = tuple[bytes, bytes | None]  # key, value
 Done = Literal["rebuilt", "deleted", "sound"]
 
 
@@ -193,11 +197,11 @@ async def _take_over_and_write(
             await rebuild.catch_up()  # 3.
             if rebuild.is_sound():
                 return keys  # the owner has replaced it; or what was not confirmed is there
-            batch, written = writer.batch(), rebuild.records()
-            for key, value in written:
-                batch.produce(Record(topic, partition, key, value))
-            batch.produce(audit)
-            await batch.commit()  # 4.
+            written = rebuild.records()
+            *parts, last = in_parts(written, partition_subject(partition).encode())
+            for part in parts:
+                await _write(writer, topic, partition, part)
+            await _write(writer, topic, partition, last, audit)  # 4.
             return [key.decode(errors="replace") for key, _ in written]
         except FencedError:
             continue
@@ -209,6 +213,42 @@ async def _take_over_and_write(
         f"partition {partition}: others took it over {TAKE_OVER_ATTEMPTS} times before the record "
         "was written; nothing was written: try again"
     )
+
+
+def in_parts(written: Sequence[Write], own_key: bytes) -> list[list[Write]]:
+    """Return what is written in one transaction each; in nearly every case there is one.
+
+    Where all of `tasks` is made anew, it may be more than one transaction has time for. Then the
+    partition's own record is deleted first, and comes with the last part, so that no ledger goes on
+    from a part of the tasks.
+    """
+    parts: list[list[Write]] = [[]]
+    size_bytes = 0
+    for key, value in written:
+        size_bytes += len(key) + len(value or b"")
+        if parts[-1] and size_bytes > PART_BYTES_MAX:
+            parts.append([])
+            size_bytes = len(key) + len(value or b"")
+        parts[-1].append((key, value))
+    if len(parts) > 1:
+        assert written[-1][0] == own_key, "only with the partition's own record there are many"
+        parts[0].insert(0, (own_key, None))
+    return parts
+
+
+async def _write(
+    writer: KafkaWriter,
+    topic: str,
+    partition: int,
+    part: Sequence[Write],
+    audit: Record | None = None,
+) -> None:
+    batch = writer.batch()
+    for key, value in part:
+        batch.produce(Record(topic, partition, key, value))
+    if audit is not None:
+        batch.produce(audit)
+    await batch.commit()
 
 
 async def _written_at(log: Log, first: int, audit: Record, within_s: float) -> Written:

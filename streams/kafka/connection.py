@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from schemas.topics import Topic
-from streams.kafka.reader import KafkaReader, start_client
+from schemas.topics import BY_PARTITION
+from streams.kafka.reader import KafkaReader, close_client, start_client
 from streams.kafka.session import KafkaWriter
 from streams.kafka.settings import Settings
 
@@ -18,13 +18,19 @@ class KafkaConnection:
         """See `Connection.writer`."""
         return KafkaWriter(self._settings, self._partition)
 
-    def reader(self, topic: str, offset: int = 0) -> KafkaReader:
+    def reader(
+        self,
+        topic: str,
+        offset: int = 0,
+        *,
+        is_compacted: bool = False,  # noqa: ARG002 - what is gone costs nothing to know
+    ) -> KafkaReader:
         """See `Connection.reader`."""
         return KafkaReader(self._client, topic, self._partition, offset)
 
     async def close(self) -> None:
         """See `Connection.close`."""
-        await self._client.close()
+        await close_client(self._client)
 
 
 class KafkaConnect:
@@ -35,6 +41,6 @@ class KafkaConnect:
 
     async def __call__(self, partition: int) -> KafkaConnection:
         """See `Connect`."""
-        topics = [self._settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS)]
+        topics = sorted(self._settings.topic(topic) for topic in BY_PARTITION)
         client = await start_client(self._settings, topics, f"reader-{partition}")
         return KafkaConnection(self._settings, client, partition)

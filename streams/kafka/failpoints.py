@@ -34,7 +34,7 @@ POINTS = (
     "after_commit",  # the answer is here
     "before_advance",  # in memory, nothing is known of the commit yet
     "after_memory",  # everything is done
-    "in_revocation",  # the group takes the partitions away, batches are open
+    "in_revocation",  # the group takes the partitions back, batches are open
     "operator_before_commit",  # the same for what operators write together
     "operator_after_commit",
 )

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+END_AGE_MAX_S = 0.5
+
 
 class Record(Struct, frozen=True, gc=False):
     """What is to be written; `topic` with its prefix, `value` None deletes the key."""
@@ -50,14 +52,27 @@ class RawRecord(Protocol):
 
 
 class Chunk(Struct, frozen=True):
-    """Some records in order. `next_offset` is where reading goes on: past markers and gaps too.
+    """Some records in order, with what the reader knows of every offset from `offset` on.
 
-    `end_offset` is where committed records ended when the broker answered.
+    `next_offset` is where reading goes on, and where the next chunk begins: past markers and gaps
+    too. `passed` counts the offsets before it that are taken by what is not for us: markers, aborted
+    transactions. `gone` counts those of which nothing is there: retention or compaction has removed
+    it, or a broker has lost it. `end_offset` is where committed records ended when the broker
+    answered, which is at most `END_AGE_MAX_S` before the chunk is returned, and never before
+    `next_offset`: who has come to it had read everything then.
     """
 
     records: Sequence[RawRecord]
+    offset: int
     next_offset: int
     end_offset: int
+    passed: int = 0
+    gone: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each of its offsets is accounted for."""
+        return len(self.records) + self.passed + self.gone == self.next_offset - self.offset
 
 
 class Batch(Protocol):
@@ -106,13 +121,21 @@ class PartitionReader(Protocol):
     async def read(self) -> Sequence[Chunk]:
         """Return what comes next; nothing, after a moment, where there is nothing new.
 
+        Each chunk is whole, and begins where the one before has ended, or where `seek` said.
+
         Raises:
             UnavailableError: Kafka does not answer; the next call tries again.
             OffsetGoneError: retention has deleted where we are, or it was never written.
         """
 
     async def end_offset(self) -> int:
-        """Return the offset after the last committed record, open transactions not included."""
+        """Return the offset after the last committed record, open transactions not included.
+
+        The broker is asked each time.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
 
     async def first_offset(self) -> int:
         """Return the offset of the first record that retention has left."""
@@ -142,8 +165,11 @@ class Connection(Protocol):
     def writer(self) -> PartitionWriter:
         """Return the writer of what the partition causes; to be closed before the connection."""
 
-    def reader(self, topic: str, offset: int = 0) -> PartitionReader:
-        """Return a reader of the partition of this number in `topic`, a name with its prefix."""
+    def reader(self, topic: str, offset: int = 0, *, is_compacted: bool = False) -> PartitionReader:
+        """Return a reader of the partition of this number in `topic`, a name with its prefix.
+
+        Of a topic that is compacted, `gone` may be counted as `passed`: it tells nobody anything.
+        """
 
     async def close(self) -> None:
         """Let go of everything, within a bounded time."""

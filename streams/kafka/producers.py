@@ -8,9 +8,9 @@ from typing import Any, Protocol, cast
 import aiokafka.errors
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaProducer
-from aiokafka.codec import lz4_encode
 
 from schemas.topics import MESSAGE_BYTES_MAX
+from streams.kafka.compression import BUILDER_BYTES, compress_fast, lz4_encode
 from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.settings import Settings
 
@@ -20,8 +20,7 @@ from streams.kafka.settings import Settings
 CONCURRENT_TRANSACTIONS_BACKOFF_S = 0.001
 aiokafka.producer.sender.BACKOFF_OVERRIDE = CONCURRENT_TRANSACTIONS_BACKOFF_S
 
-# Records of one topic in one request; a single larger record still goes, alone.
-BUILDER_BYTES = 1024 * 1024
+compress_fast()
 CLOSE_WITHIN_S = 2.0
 # The broker counts the record batch, with its header and the key, as it comes: compressed.
 RECORD_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024

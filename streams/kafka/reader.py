@@ -6,8 +6,10 @@ per partition: a broker answers a connection's requests in order, so that one pa
 new would hold back all the others for `FETCH_WAIT_MS`.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiokafka.errors
 from aiokafka.client import AIOKafkaClient
@@ -30,8 +32,10 @@ FETCH_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_RECORDS = 2_000
 # Nobody knows how large a compressed batch is before it is unpacked: not too many at once.
 CHUNK_COMPRESSED_BATCHES = 8
+CLOSE_WITHIN_S = 2.0
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 EARLIEST, LATEST = -2, -1
+NO_END = 2**63
 
 
 class KafkaReader:
@@ -51,6 +55,34 @@ class KafkaReader:
 
     async def read(self) -> Sequence[Chunk]:
         """See `PartitionReader.read`."""
+        data, aborted, end_offset = await self._fetch(self.offset)
+        chunks = list(_chunks(data, aborted, self.offset, end_offset))
+        if chunks:
+            self.offset = chunks[-1].next_offset
+        return chunks
+
+    async def between(self, offset: int, until: int) -> tuple[int, int]:
+        """Return how many offsets from `offset` to before `until` have been `passed`, and are `gone`.
+
+        Where reading stands does not change.
+
+        Raises:
+            UnavailableError: Kafka does not answer, or not with all of it.
+            OffsetGoneError: retention has deleted some of it.
+        """
+        passed = gone = 0
+        while offset < until:
+            data, aborted, _ = await self._fetch(offset)
+            if not data:
+                raise UnavailableError(f"{self!r}: nothing came of {offset} to {until - 1}")
+            for piece in _pieces(data, aborted, offset, until):
+                passed, gone, offset = passed + piece.passed, gone + piece.gone, piece.next_offset
+                if offset >= until:
+                    break
+        return passed, gone
+
+    async def _fetch(self, offset: int) -> tuple[bytes, Sequence[tuple[int, int]], int]:
+        """Return record batches from `offset` on, what of them was aborted, and where they end."""
         topic, partition = self._tp
         response = await self._send(
             FetchRequest(
@@ -58,7 +90,7 @@ class KafkaReader:
                 1,
                 FETCH_BYTES_MAX,
                 READ_COMMITTED,
-                [(topic, [(partition, self.offset, FETCH_BYTES_MAX)])],
+                [(topic, [(partition, offset, FETCH_BYTES_MAX)])],
             )
         )
         if not response.topics:
@@ -67,14 +99,11 @@ class KafkaReader:
         error = aiokafka.errors.for_code(code)
         if error is aiokafka.errors.OffsetOutOfRangeError:
             first, end = await self.first_offset(), await self.end_offset()
-            raise OffsetGoneError(topic, partition, self.offset, first, end)
+            raise OffsetGoneError(topic, partition, offset, first, end)
         if error is not aiokafka.errors.NoError:
             await self._refresh(error.__name__)
         aborted = rest[1] if response.API_VERSION >= _WITH_LOG_START else rest[0]
-        chunks = list(_chunks(rest[-1] or b"", aborted or [], self.offset, last_stable_offset))
-        if chunks:
-            self.offset = chunks[-1].next_offset
-        return chunks
+        return rest[-1] or b"", aborted or [], last_stable_offset
 
     async def end_offset(self) -> int:
         """See `PartitionReader.end_offset`."""
@@ -147,34 +176,64 @@ async def start_client(settings: Settings, topics: Sequence[str], role: str) -> 
     return client
 
 
+async def close_client(client: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+    """Close what `start_client` has returned, not waiting beyond `CLOSE_WITHIN_S` for what it sends."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await client.close()
+
+
 def _require(client: Any, topics: Sequence[str]) -> None:  # noqa: ANN401 - aiokafka has no types
     for topic in topics:
         if not client.cluster.partitions_for_topic(topic):
             raise UnavailableError(f"{topic}: no such topic; `stoploss topics create` makes it")
 
 
+class _Piece(NamedTuple):
+    """One record batch, as a part of a `Chunk`."""
+
+    records: Sequence[RawRecord]
+    next_offset: int
+    passed: int
+    gone: int
+    is_compressed: bool
+
+
 def _chunks(
     data: bytes, aborted: Sequence[tuple[int, int]], offset: int, end_offset: int
 ) -> Iterator[Chunk]:
     records: list[RawRecord] = []
-    compressed_count = 0
-    for batch, visible in _batches(data, aborted):
-        # 1. A batch may begin before the offset that was asked for.
-        if visible:
-            unpacked = _unpacked(batch, data)
-            records += (
-                unpacked
-                if batch.base_offset >= offset
-                else (record for record in unpacked if record.offset >= offset)
-            )
-            compressed_count += bool(batch.compression_type)
-        # 2. Its end counts also where compaction has removed its last records.
-        offset = max(offset, batch.next_offset)
+    begin, passed, gone, compressed_count = offset, 0, 0, 0
+    for piece in _pieces(data, aborted, offset, NO_END):
+        records += piece.records
+        passed, gone, offset = passed + piece.passed, gone + piece.gone, piece.next_offset
+        compressed_count += piece.is_compressed
         if len(records) >= CHUNK_RECORDS or compressed_count >= CHUNK_COMPRESSED_BATCHES:
-            yield Chunk(records, offset, end_offset)
-            records, compressed_count = [], 0
+            yield Chunk(records, begin, offset, end_offset, passed, gone)
+            records, begin, passed, gone, compressed_count = [], offset, 0, 0, 0
     if data:
-        yield Chunk(records, offset, end_offset)
+        yield Chunk(records, begin, offset, end_offset, passed, gone)
+
+
+def _pieces(
+    data: bytes, aborted: Sequence[tuple[int, int]], offset: int, until: int
+) -> Iterator[_Piece]:
+    """Yield each record batch, cut to what lies from `offset` to before `until`."""
+    for batch, is_visible in _batches(data, aborted):
+        # 1. A batch may begin before the offset that was asked for; or after it, where compaction
+        # has removed one before it.
+        first = min(max(batch.base_offset, offset), until)
+        # 2. Its end counts also where compaction has removed its last records.
+        end = max(first, min(batch.next_offset, until))
+        records: Sequence[RawRecord] = ()
+        if is_visible:
+            records = _unpacked(batch, data)
+            if first > batch.base_offset or end < batch.next_offset:
+                records = [record for record in records if first <= record.offset < end]
+        passed = 0 if is_visible else end - first
+        gone = end - offset - passed - len(records)
+        yield _Piece(records, end, passed, gone, is_visible and bool(batch.compression_type))
+        offset = end
 
 
 def _unpacked(batch: Any, data: bytes) -> Sequence[RawRecord]:  # noqa: ANN401 - aiokafka has no types

@@ -12,9 +12,10 @@ The transaction itself begins only in `commit`, with all records at hand: while 
 who reads committed records gets past it.
 """
 
+import abc
 import asyncio
 import enum
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from itertools import groupby
 
 import aiokafka.errors
@@ -64,10 +65,12 @@ class States:
         self.at = to
 
 
-class GatheredBatch:
-    """The part of a batch before its commit, which each driver does in its own way; see `Batch`."""
+class GatheredBatch(abc.ABC):
+    """A batch, but for the transaction itself, which each driver does in its own way; see `Batch`."""
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int, deadline_s: float) -> None:
+        self._partition = partition
+        self._deadline_s = deadline_s
         self._records: list[Record] = []
         self._states = States()
 
@@ -84,10 +87,46 @@ class GatheredBatch:
         assert self.at is At.OPEN, self
         self._records.append(record)
 
+    async def commit(self) -> None:
+        """See `Batch.commit`."""
+        self._states.move(At.COMMITTING)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._transact()
+        except BaseException as error:
+            self._states.move(At.DISCARDED)
+            is_fenced = await self._give_up(error)
+            if not isinstance(error, Exception):
+                raise
+            if is_fenced:
+                raise FencedError(self._partition) from error
+            raise UnconfirmedBatchError(self._partition, repr(error)) from error
+        self._states.move(At.COMMITTED)
+
     async def abort(self) -> None:
         """See `Batch.abort`; nothing has been sent yet."""
         self._states.move(At.ABORTED)
         self._records.clear()
+
+    @abc.abstractmethod
+    async def _transact(self) -> None:
+        """Begin, send, await every delivery, commit."""
+
+    @abc.abstractmethod
+    async def _give_up(self, error: BaseException) -> bool:
+        """Abort where `error` allows it, so that readers need not wait for a time-out.
+
+        Within a bounded time, and the producer is never used again. Returns whether another owner
+        has begun.
+        """
+
+    def _by_target(self) -> Iterator[tuple[tuple[str, int], Iterator[Record]]]:
+        """Yield records by topic and partition, so that they leave in as few requests as can be."""
+        return groupby(sorted(self._records, key=_target), key=_target)  # stable: their order stays
+
+
+def _target(record: Record) -> tuple[str, int]:
+    return record.topic, record.partition
 
 
 class KafkaWriter:
@@ -136,42 +175,25 @@ class KafkaBatch(GatheredBatch):
     """One transaction; see `Batch`."""
 
     def __init__(self, producer: Producer, partition: int, deadline_s: float) -> None:
-        super().__init__()
+        super().__init__(partition, deadline_s)
         self._producer = producer
-        self._partition = partition
-        self._deadline_s = deadline_s
         self._deliveries: list[Awaitable[object]] = []
 
-    async def commit(self) -> None:
-        """See `Batch.commit`."""
-        self._states.move(At.COMMITTING)
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                await self._producer.begin_transaction()  # 1. nothing is sent by this
-                failpoints.hit("after_begin")
-                await self._send()  # 2.
-                failpoints.hit("after_state_sent")
-                # 3. A batch that the broker refuses fails here and nowhere else: without this the
-                # transaction would commit what is left of it.
-                await asyncio.gather(*self._deliveries)
-                failpoints.hit("before_commit")
-                failpoints.on_the_way("in_commit")
-                await self._producer.commit_transaction()  # 4.
-                failpoints.hit("after_commit")
-        except BaseException as error:
-            self._states.move(At.DISCARDED)
-            await self._give_up(error)
-            if isinstance(error, FENCED):
-                raise FencedError(self._partition) from error
-            if isinstance(error, Exception):
-                raise UnconfirmedBatchError(self._partition, repr(error)) from error
-            raise
-        self._states.move(At.COMMITTED)
+    async def _transact(self) -> None:
+        await self._producer.begin_transaction()  # 1. nothing is sent by this
+        failpoints.hit("after_begin")
+        await self._send()  # 2.
+        failpoints.hit("after_state_sent")
+        # 3. A batch that the broker refuses fails here and nowhere else: without this the
+        # transaction would commit what is left of it.
+        await asyncio.gather(*self._deliveries)
+        failpoints.hit("before_commit")
+        failpoints.on_the_way("in_commit")
+        await self._producer.commit_transaction()  # 4.
+        failpoints.hit("after_commit")
 
     async def _send(self) -> None:
-        """Hand all records over, grouped by topic, so that they leave in as few requests as can be."""
-        ordered = sorted(self._records, key=target)  # stable: the order within a topic stays
-        for (topic, partition), records in groupby(ordered, key=target):
+        for (topic, partition), records in self._by_target():
             await failpoints.delivered("after_outputs_sent", self._deliveries, topic)
             builder = self._producer.create_batch()
             for record in records:
@@ -188,13 +210,14 @@ class KafkaBatch(GatheredBatch):
             await self._producer.send_batch(builder, topic, partition=partition)
         )
 
-    async def _give_up(self, error: BaseException) -> None:
-        """Abort where that is still possible, so that readers need not wait for a time-out.
+    async def _give_up(self, error: BaseException) -> bool:
+        """See `GatheredBatch._give_up`.
 
         The producer is never used again: after an authorization error aiokafka's abort does
         nothing, and its next commit would commit the records of this batch.
         """
-        if not isinstance(error, FENCED):
+        is_fenced = isinstance(error, FENCED)
+        if not is_fenced:
             try:
                 async with asyncio.timeout(ABORT_WITHIN_S):
                     await self._producer.abort_transaction()
@@ -202,8 +225,4 @@ class KafkaBatch(GatheredBatch):
                 pass  # the next owner's fence ends it, or its time-out
         await discard(self._producer)
         await asyncio.gather(*self._deliveries, return_exceptions=True)  # all are over by now
-
-
-def target(record: Record) -> tuple[str, int]:
-    """Return what records are grouped by, so that they leave in as few requests as can be."""
-    return record.topic, record.partition
+        return is_fenced

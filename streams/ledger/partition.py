@@ -10,22 +10,30 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
 
 from schemas.decode import Refusal, decode_event
 from schemas.errors import StoplossError, UnavailableError
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Refused
 from streams.budget.fold import fold, open_task_count
 from streams.budget.policy import Policy
 from streams.budget.sleep import Patience, Sleep
-from streams.budget.snapshot import drain_changes
+from streams.budget.snapshot import each_change
 from streams.budget.state import PartitionState
 from streams.kafka import failpoints
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
-from streams.kafka.ports import Chunk, Connect, PartitionReader, PartitionWriter, RecordAppender
+from streams.kafka.ports import (
+    Chunk,
+    Connect,
+    Connection,
+    PartitionReader,
+    PartitionWriter,
+    RecordAppender,
+)
 from streams.kafka.settings import Settings
 from streams.ledger.batch import OpenBatch
 from streams.ledger.health import LedgerHealth
@@ -33,7 +41,7 @@ from streams.ledger.heartbeat import Standing, beat
 from streams.ledger.inbox import Inbox
 from streams.ledger.metrics import LedgerMetrics, PartitionFigures
 from streams.ledger.publish import Publisher
-from streams.ledger.restore import restore_partition
+from streams.ledger.restore import lost_state, restore_partition
 from streams.ledger.ticks import policy_record, tick
 
 log = logging.getLogger("stoploss.ledger")
@@ -66,8 +74,10 @@ class PartitionWorker:
     def __init__(self, shared: Shared, partition: int) -> None:
         self._shared = shared
         self.partition = partition
-        self.next_offset: int | None = None  # committed, for lag tools
+        self.next_offset: int | None = None  # committed; None while there is no state
         self._released = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._inbox = Inbox()
         self._name = f"partition {partition}"
         self._failures = 0
@@ -79,9 +89,18 @@ class PartitionWorker:
     def release(self) -> None:
         """Finish the open batch and let go; `run` returns soon."""
         self._released.set()
+        self._settled.set()
         self._inbox.wake()
         if self._taking_over is not None:
             self._taking_over.cancel()  # there is no batch yet; restoring may take long
+
+    def hold(self) -> None:
+        """The group decides anew: go on while nobody fences us, but fence nobody until `keep`."""
+        self._settled.clear()
+
+    def keep(self) -> None:
+        """The partition is ours as before."""
+        self._settled.set()
 
     async def run(self) -> None:
         """Own the partition until `release`; whatever goes wrong is said, and tried again."""
@@ -102,11 +121,15 @@ class PartitionWorker:
         try:
             await self._own()
         except FencedError as error:
-            # Either the group has moved on and will tell us soon, or our own transaction ran out
-            # of time. In both cases: not before we must have heard.
+            if self._released.is_set():
+                # The next owner was quicker than our last batch, which it folds again.
+                log.info("ledger: %s before the last batch was committed", error)
+                return 0.0
             log.warning("ledger: %s; its state is dropped", error)
             self._shared.metrics.failed(self.partition, "fenced")
-            return settings.heartbeat_interval_ms * 2 / 1000
+            # Either the group has moved on and will tell us soon, or our own transaction ran out
+            # of time. In both cases: not before we must have heard.
+            return settings.heartbeat_interval_ms * 2 / 1000 if self._settled.is_set() else 0.0
         except UnconfirmedBatchError as error:
             log.warning("ledger: %s; the state is restored from the topic", error)
             self._shared.metrics.failed(self.partition, "unconfirmed")
@@ -131,17 +154,18 @@ class PartitionWorker:
 
     async def _own(self) -> None:
         settings = self._shared.settings
-        events, tasks = settings.topic(Topic.EVENTS), settings.topic(Topic.TASKS)
+        events = settings.topic(Topic.EVENTS)
         self._taking_over = asyncio.current_task()
         kafka = await self._shared.connect(self.partition)
         writer = kafka.writer()
         try:
+            if not self._settled.is_set():  # else we might fence who the group gives it to
+                log.info("ledger: partition %s: waits for the group to decide", self.partition)
+                await self._settled.wait()
             started_s = time.monotonic()
             await writer.fence()  # 1. the predecessor has ended, with its open transaction
             failpoints.hit("after_init_transactions")
-            state = await restore_partition(
-                kafka.reader(tasks), self.partition, self._shared.default_policy
-            )  # 2. what it committed
+            state = await self._restore(kafka, writer)  # 2. what it committed
             failpoints.hit("after_restore")
             if self._shared.freeze:
                 gc.freeze()  # what was restored lives long: not to be looked through again
@@ -158,6 +182,7 @@ class PartitionWorker:
             self._shared.health.back(self._name)
             self._inbox = Inbox()
             self._taking_over = None
+            self.next_offset = state.next_offset
             run = _Run(self._shared, state, writer, self._inbox, figures, self._committed)
             await self._together(  # 4.
                 run.process(self._released),
@@ -179,9 +204,32 @@ class PartitionWorker:
                 ),
             )
         finally:
-            self._taking_over = None
+            self._taking_over = self.next_offset = None
             await writer.close()
             await kafka.close()
+
+    async def _restore(self, kafka: Connection, writer: PartitionWriter) -> PartitionState:
+        """Return the state that `tasks` describes.
+
+        Raises:
+            TornStateError: a record of it is torn or foreign, or all of it is lost.
+        """
+        shared, topic = self._shared, self._shared.settings.topic
+        arguments = self.partition, shared.default_policy
+        tasks = partial(kafka.reader, topic(Topic.TASKS), is_compacted=True)
+        state = await restore_partition(tasks(), *arguments)
+        if state.next_offset:
+            return state
+        outputs = {one: kafka.reader(topic(one), is_compacted=True) for one in OUTPUTS}
+        if (lost := await lost_state(self.partition, outputs)) is None:
+            return state
+        # Whoever has taken over from us may have written it since we have looked into `tasks`. To fence
+        # once more ends that transaction as well: if it was committed, `tasks` has its part by now.
+        await writer.fence()
+        state = await restore_partition(tasks(), *arguments)
+        if not state.next_offset:
+            raise lost
+        return state
 
     async def _together(
         self, main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]
@@ -215,20 +263,16 @@ class PartitionWorker:
             except OffsetGoneError as gone:
                 if gone.offset > gone.end:
                     raise  # `events` is not the topic that the state is about
-                log.error(  # noqa: TRY400 - one line
-                    "ledger: partition %s: retention deleted events %s to %s before they were "
-                    "folded",
-                    self.partition,
-                    gone.offset,
-                    gone.first - 1,
-                )
-                self._shared.metrics.failed(self.partition, "events_lost")
-                reader.seek(gone.first)
-                continue
+                # What is there again is read again; what is not is said in its place.
+                first = max(gone.offset, gone.first)
+                reader.seek(first)
+                chunks = [Chunk([], gone.offset, first, gone.end, gone=first - gone.offset)]
             if failures:
                 failures = 0
             self._shared.health.back(self._name)
             for chunk in chunks:
+                if chunk.gone:
+                    self._lost(chunk)
                 await self._inbox.put(chunk)
                 run.is_behind(max(0, chunk.end_offset - chunk.next_offset))
             if not chunks or chunks[-1].next_offset >= chunks[-1].end_offset:
@@ -237,6 +281,17 @@ class PartitionWorker:
                 # events/s kept broker and ledger busy with nothing but fetching.
                 await asyncio.sleep(PACE_S if chunks else 0)
                 await self._inbox.wanted()
+
+    def _lost(self, chunk: Chunk) -> None:
+        """Say that events are gone, whoever has deleted or lost them."""
+        log.error(
+            "ledger: partition %s: %s events of offsets %s to %s were deleted before they were folded",
+            self.partition,
+            chunk.gone,
+            chunk.offset,
+            chunk.next_offset - 1,
+        )
+        self._shared.metrics.failed(self.partition, "events_lost")
 
     async def _append_policy(self, state: PartitionState) -> None:
         """Append the built-in policy where there is none yet; it counts when it comes back."""
@@ -270,6 +325,7 @@ class _Run:
         self._publisher = Publisher(shared.settings, state.partition)
         self._sleep = Sleep(state, shared.patience)
         self._open: OpenBatch | None = None
+        self._read_to = state.next_offset
         self._lag = 0
         self._unread = 0
         self._stand()
@@ -301,6 +357,11 @@ class _Run:
             await self._commit()
 
     def _fold(self, chunk: Chunk, now_s: float) -> None:
+        # The reader says what it has passed over. Whatever else is not there is our own mistake: the
+        # state is thrown away, and what came since the last commit is read again.
+        assert chunk.offset == self._read_to, f"read to {self._read_to}, then from {chunk.offset}"
+        assert chunk.is_whole, f"records are missing from {chunk.offset} to {chunk.next_offset}"
+        self._read_to = chunk.next_offset
         self._lag = max(0, chunk.end_offset - chunk.next_offset)
         if not chunk.records:
             return
@@ -330,7 +391,7 @@ class _Run:
         batch = self._writer.batch()
         for record in open_batch.records:
             batch.produce(record)
-        changes = self._publisher.records(drain_changes(state), state.clock_ms)
+        changes = self._publisher.records(each_change(state), state.clock_ms)
         for record in changes:
             batch.produce(record)
         next_offset = state.next_offset

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,7 +21,7 @@ from streams.budget.sleep import Patience
 from streams.kafka.appender import Appender
 from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings
-from streams.ledger.assignment import Assignment, group_consumer
+from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
 from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
@@ -27,6 +30,12 @@ log = logging.getLogger("stoploss.ledger")
 
 # Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
 GC_THRESHOLDS = (50_000, 20, 50)
+# Beyond `stop_deadline_ms`, for a Kafka that does not answer: aborting and closing what a partition
+# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6. Whatever does not
+# keep to its bounds is ended by force.
+LET_GO_WITHIN_S = 15.0
+FORCED_EXIT = 70  # a defect, be it a library's: EX_SOFTWARE
+AWAY = (aiokafka.errors.KafkaError, UnavailableError, OSError)
 
 
 async def run_ledger(
@@ -64,23 +73,23 @@ async def run_ledger(
         patience=Patience(),
         freeze=own_process,
     )
-    await serve(shared, stop, lambda: group_consumer(settings))
+    await serve(shared, stop, lambda held: group_consumer(settings, held))
 
 
-async def serve(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
+async def serve(shared: Shared, stop: asyncio.Event, make_consumer: MakeConsumer) -> None:
     """Be a member of the group until `stop`, again and again where that fails.
 
     Args:
         shared: what the partitions are given.
         stop: set it to end.
-        make_consumer: returns the group's consumer, not started; each is good for one membership.
+        make_consumer: each consumer is good for one membership.
     """
     failures = 0
     try:
         while not stop.is_set():
             try:
                 await _take_part(shared, stop, make_consumer)
-            except (aiokafka.errors.KafkaError, UnavailableError, OSError) as error:
+            except AWAY as error:
                 shared.health.away("group", _said(error))
                 await _wait(stop, min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
                 failures = min(failures + 1, 10)
@@ -91,7 +100,7 @@ async def serve(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[],
         await shared.appender.close()
 
 
-async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callable[[], Any]) -> None:
+async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: MakeConsumer) -> None:
     """Be a member of the group until `stop`, or until something is wrong with the group.
 
     Raises:
@@ -99,13 +108,16 @@ async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callabl
         UnavailableError: no broker answers, or there is no topic.
     """
     # A consumer that asks for a topic which does not exist may create it, with wrong settings.
-    await (await shared.connect(0)).close()
+    await _unless(stop, _look(shared))
+    if stop.is_set():
+        return
+    failed = None
     async with asyncio.TaskGroup() as group:
-        assignment = Assignment(shared, group, make_consumer())
+        assignment = Assignment(shared, group, make_consumer)
         try:
-            await assignment.start()
-            shared.health.back("group")
-            failed = await _first_of(stop.wait(), assignment.watch())
+            await _unless(stop, _attend(shared, assignment))
+        except AWAY as error:
+            failed = error  # raised below: out of a group of tasks, errors come as a group
         finally:
             if stop.is_set():
                 shared.health.stopping()
@@ -114,25 +126,28 @@ async def _take_part(shared: Shared, stop: asyncio.Event, make_consumer: Callabl
         raise failed
 
 
-async def _first_of(
-    wanted: Coroutine[Any, Any, Any], watched: Coroutine[Any, Any, Any]
-) -> aiokafka.errors.KafkaError | None:
-    """Wait until either ends; return what `watched` failed with."""
+async def _look(shared: Shared) -> None:
+    await (await shared.connect(0)).close()
+
+
+async def _attend(shared: Shared, assignment: Assignment) -> None:
+    await assignment.start()
+    shared.health.back("group")
+    await assignment.watch()
+
+
+async def _unless(stop: asyncio.Event, doing: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end, or until `stop`; what it raises is raised."""
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(wanted), loop.create_task(watched)]
+    stopped, task = loop.create_task(stop.wait()), loop.create_task(doing)
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[1].done():
-            return None
-        error = tasks[1].exception()
-        if isinstance(error, aiokafka.errors.KafkaError):
-            return error
-        assert error is not None, "watching ends by an error only"
-        raise error
+        await asyncio.wait([stopped, task], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        stopped.cancel()
+        task.cancel()
+        await asyncio.gather(stopped, task, return_exceptions=True)
 
 
 async def _wait(stop: asyncio.Event, wait_s: float) -> None:
@@ -151,6 +166,9 @@ def _said(error: BaseException) -> str:
 
 def run_process(settings: Settings, worker: int = 0, stop_fd: int | None = None) -> None:
     """Run a ledger in this process until SIGTERM or SIGINT, or until `stop_fd` becomes readable.
+
+    Then the process ends within `stop_deadline_ms` and `LET_GO_WITHIN_S`, whatever holds it: by
+    force and with `FORCED_EXIT`, if it must be. Nothing is lost by that: it is as if it had crashed.
 
     Args:
         settings: of the ledger.
@@ -182,8 +200,24 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    force = threading.Timer(settings.stop_deadline_ms / 1000 + LET_GO_WITHIN_S, _end_by_force)
+    force.daemon = True  # who ends in time does not wait for it
+
+    def told() -> None:
+        if not stop.is_set():
+            stop.set()
+            force.start()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     if stop_fd is not None:
-        loop.add_reader(stop_fd, stop.set)
+        loop.add_reader(stop_fd, told)
     await run_ledger(settings, stop=stop, metrics=metrics, own_process=True)
+
+
+def _end_by_force() -> None:
+    log.error("ledger: does not end: ended by force; what every thread was doing:")
+    for handler in logging.root.handlers:
+        handler.flush()
+    faulthandler.dump_traceback()
+    os._exit(FORCED_EXIT)

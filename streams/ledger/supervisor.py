@@ -10,7 +10,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from schemas.errors import InvalidFieldError, StoplossError
 from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings
-from streams.ledger.run import run_process
+from streams.ledger.run import LET_GO_WITHIN_S, run_process
 
 log = logging.getLogger("stoploss.ledger")
 
@@ -18,7 +18,7 @@ WORKERS_MAX = 64
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 30.0
 STEADY_AFTER_S = 60.0  # whoever has run for so long has not failed at its start
-KILL_AFTER_S = 10.0  # beyond the worker's own deadline
+KILL_AFTER_S = LET_GO_WITHIN_S + 2.0  # beyond the worker's own deadline: it would have said why
 REFUSED_EXIT = 2  # a setting is wrong, a port is taken: as the command line's own
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from schemas.errors import UnavailableError
-from schemas.topics import DAY_MS, SPECS, Topic
+from schemas.topics import DAY_MS, OUTPUTS, SPECS, Topic
 from streams.kafka.errors import OffsetGoneError
 from streams.kafka.ports import RawRecord
 from streams.kafka.reader import KafkaReader
@@ -19,13 +19,6 @@ STANDSTILL_S = 90.0
 AWAY_MAX_S = 10.0
 AGAIN_AFTER_S = 0.2
 
-OUTPUTS = (
-    Topic.DECISIONS,
-    Topic.BREACHES,
-    Topic.EXECUTIONS,
-    Topic.LIFECYCLE,
-    Topic.DEAD_LETTERS,
-)
 READ = (Topic.EVENTS, Topic.TASKS, *OUTPUTS)
 COMPACTION_LAG_MS = int(SPECS[Topic.DECISIONS].config["min.compaction.lag.ms"])
 assert COMPACTION_LAG_MS >= DAY_MS

@@ -6,9 +6,14 @@ the partition first, and then call `catch_up` once more, since its ledger may ha
 
 Where retention has removed the first events, the fold begins at a checkpoint, and knows only the
 tasks that began after it, with their whole families: see `since`. Where `tasks` no longer says how
-far the ledger had come, the latest input that any other record names does.
+far the ledger had come, the latest input that any other record names does: what comes after it has
+caused nothing but states, and is folded once more by the ledger.
+
+With the partition's own record come all tasks that are not there: `tasks` may have been emptied, and
+with that record alone the ledger would go on as if there had never been any.
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +24,7 @@ from schemas.envelope import Envelope
 from schemas.errors import StoplossError, UnavailableError
 from schemas.events import PARTITION_PREFIX, partition_subject
 from schemas.outputs import Heartbeat
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder
 from streams.budget.fold import fold
@@ -33,7 +38,7 @@ from streams.kafka.reader import KafkaReader
 from streams.kafka.settings import Settings
 from streams.verify.compare import found
 from streams.verify.difference import first_difference
-from streams.verify.reading import OUTPUTS, OnProgress, OutputReader, patiently
+from streams.verify.reading import OnProgress, OutputReader, patiently
 from streams.verify.refold import forget_changes
 from streams.verify.since import Families, Past, known_part, state_at
 from streams.verify.tasks_log import TasksLog
@@ -131,7 +136,8 @@ class Rebuild:
     def records(self) -> list[tuple[bytes, bytes | None]]:
         """Return key and value of what has to be written; None deletes, the partition's own is last.
 
-        With the record comes what it refers to, as far as that is not there: policies, parents.
+        With the record comes what it refers to, as far as that is not there: policies, parents; with
+        the partition's own all of its tasks.
 
         Raises:
             NotRebuildableError: it says why.
@@ -193,9 +199,14 @@ class Rebuild:
         beats = OutputReader(self._client, self._settings.topic(Topic.HEARTBEATS), 0)
         async for record in beats.until_written():
             if record.key == self._own_key.encode() and record.value is not None:
-                yield _HEARTBEAT.decode(record.value).data.next_offset
+                with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+                    yield _HEARTBEAT.decode(record.value).data.next_offset
 
     async def _begin_at_checkpoint(self, first: int, next_offset: int) -> None:
+        if next_offset and self._own_key not in self.stored.raw_keys:
+            raise self._impossible(
+                f"`events` begins at offset {first}, and `tasks` has lost what came before"
+            )
         past = Past(self.stored.policies, first, next_offset)
         async for record in self._reader(Topic.LIFECYCLE).until_written():
             past.take(record)
@@ -259,14 +270,25 @@ class Rebuild:
 
     def _referred(self) -> list[str]:
         if self._key == self._own_key:
-            policy = self._state.policy
-            return [] if policy is None else [POLICY_KEY + policy.hash]
+            return self._all_known()
         task = self.task()
         if task is None:
             return []
         family = [task, *self._state.ancestors(task)]
         policies = dict.fromkeys(POLICY_KEY + one.policy.hash for one in family)
         return [*policies, *(one.task_id for one in family)]
+
+    def _all_known(self) -> list[str]:
+        """Return the keys of all policies and tasks that the fold knows."""
+        state = self._state
+        tasks = list(state.tasks)
+        if self._families is not None:
+            judged = self._families.judged()
+            tasks = [task_id for task_id in tasks if task_id in judged]
+        policies = [state.tasks[task_id].policy for task_id in tasks]
+        if state.policy is not None:
+            policies.append(state.policy)
+        return [*dict.fromkeys(POLICY_KEY + policy.hash for policy in policies), *tasks]
 
     def _rebuilt(self, key: str) -> bytes | None:
         """Return the value that the fold gives for a key; None where nothing has caused one.

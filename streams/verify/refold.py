@@ -15,7 +15,7 @@ from typing import Any
 from schemas.decode import Refusal, decode_event
 from schemas.errors import UnavailableError
 from schemas.events import partition_subject
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
 from streams.budget.fold import fold
@@ -30,7 +30,6 @@ from streams.kafka.settings import Settings
 from streams.verify.compare import Expected, Found, Merge, found
 from streams.verify.reading import (
     COMPACTION_LAG_MS,
-    OUTPUTS,
     READ,
     OnProgress,
     OutputReader,
@@ -196,7 +195,7 @@ class _Judge:
 
     async def judge(self, done: _Done) -> None:
         """Fold, compare, and report."""
-        difference = await self._missing_inputs()
+        difference = await self._missing_inputs() or await self._missing_state()
         if difference is None:
             if self.report.first_offset and not await self._begin_at_checkpoint():
                 self.report.first_offset = self.report.next_offset  # nothing can be judged
@@ -252,6 +251,30 @@ class _Judge:
             expected=f"inputs up to offset {next_offset - 1}, which the ledger has folded",
             input_offset=end,
         )
+
+    async def _missing_state(self) -> Difference | None:
+        """Return a difference where `tasks` has lost the partition's own record, and all with it.
+
+        Every batch ends with that record: where any other topic has one of the ledger's, it is there.
+        """
+        if self._stored.own_record:
+            return None
+        for topic in OUTPUTS:
+            async for record in self._reader(topic).until_written():
+                place = found(self._partition, record.key, record.value).place
+                if place is None:
+                    continue
+                if await self._stored.later_offset():
+                    return None  # the ledger has begun meanwhile
+                return Difference(
+                    problem="missing",
+                    topic=self._settings.topic(Topic.TASKS),
+                    partition=self._partition,
+                    key=partition_subject(self._partition),
+                    expected=f"the state of the partition: {topic.value} has what it caused",
+                    input_offset=place[0],
+                )
+        return None
 
     async def _inputs(self) -> AsyncIterator[Sequence[RawRecord]]:
         """Yield the inputs that are judged.

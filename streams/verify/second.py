@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.kafka.ports import RawRecord
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Settings
@@ -24,7 +24,6 @@ from streams.verify.independent.records import Difference as Found
 from streams.verify.independent.times import epoch_ms
 from streams.verify.reading import (
     COMPACTION_LAG_MS,
-    OUTPUTS,
     READ,
     OnProgress,
     OutputReader,

@@ -55,6 +55,7 @@ class StoredState:
         self.policies: dict[str, bytes] = {}  # every policy that was stored, by its hash
         self.own_record = b""  # the partition's
         self.next_offset = 0
+        self._later_offset = 0
         self.compared = 0
 
     def __repr__(self) -> str:
@@ -80,10 +81,11 @@ class StoredState:
 
     async def later_offset(self) -> int:
         """Return the offset to which the ledger has come by now."""
-        later = self.next_offset
+        later = max(self.next_offset, self._later_offset)
         async for record in self._reader.until_written():
             if record.key == self._own_key and record.value is not None:
                 later = max(later, _next_offset(record.value, later))
+        self._later_offset = later
         return later
 
     async def compare(self, expected: Encoded, place: tuple[int, int]) -> Difference | None:

@@ -146,8 +146,12 @@ async def add(arena: Arena) -> bool:
     ledger = await arena.start_ledger()
     others = [each for each in arena.ledgers.alive if each is not ledger]
     before = {each.name: each.given_back_count for each in others}
-    joined = await arena.until(lambda: bool(ledger.restored), TAKEN_OVER_WITHIN_S)
-    return joined and any(each.given_back_count > before[each.name] for each in others)
+
+    def has_its_share() -> bool:
+        given = any(each.given_back_count > before[each.name] for each in others)
+        return given and bool(ledger.restored)
+
+    return await arena.until(has_its_share, TAKEN_OVER_WITHIN_S)
 
 
 async def remove(arena: Arena) -> bool:

@@ -13,7 +13,7 @@ import psutil
 from streams.kafka import failpoints
 
 OWNS = re.compile(r"ledger: owns partitions \[(.*)\]$")
-GIVES_BACK = re.compile(r"ledger: gives back partitions \[")
+GIVES_BACK = re.compile(r"ledger: gives back partitions \[(.*)\]$")
 RESTORED = re.compile(r"ledger: partition (\d+): \d+ tasks restored in ")
 LOST = re.compile(r"ledger: partition (\d+): a batch is not confirmed")
 FENCED = re.compile(r"ledger: partition (\d+): another owner has taken over")
@@ -115,10 +115,10 @@ class Ledger:
         now_s = asyncio.get_running_loop().time()
         if owns := OWNS.search(line):
             self.owned_count += bool(owns[1])
-            self.restored.clear()
-        elif GIVES_BACK.search(line):
+        elif gives_back := GIVES_BACK.search(line):
             self.given_back_count += 1
-            self.restored.clear()
+            for partition in gives_back[1].split(", "):
+                self.restored.pop(int(partition), None)
         elif restored := RESTORED.search(line):
             self.restored[int(restored[1])] = now_s
         elif fenced := FENCED.search(line):

@@ -23,7 +23,11 @@ from tests.faults.conftest import CALM
 from tests.integration.kafka_world import World, eventually, make_world
 from tests.integration.shell import environ, start
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.faults,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 TASKS = [f"TASK-{number}" for number in range(40)]
 ROUNDS = 60
@@ -67,9 +71,9 @@ class PausedReader:
 
 
 async def test_compaction_under_a_restore_changes_nothing_of_what_is_restored(
-    proxied: ProxiedBroker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+    proxied_for_all: ProxiedBroker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = await make_world(proxied.servers(CALM), topic_prefix, partitions=1)
+    world = await make_world(proxied_for_all.servers(CALM), topic_prefix, partitions=1)
     topic = world.settings.topic(Topic.TASKS)
     await configure(world, {"segment.ms": "50", "min.compaction.lag.ms": "3600000"})
     async with world.ledger():
@@ -105,9 +109,9 @@ async def test_compaction_under_a_restore_changes_nothing_of_what_is_restored(
 
 
 async def test_when_deletions_are_gone_as_well_nothing_comes_back(
-    proxied: ProxiedBroker, topic_prefix: str
+    proxied_for_all: ProxiedBroker, topic_prefix: str
 ) -> None:
-    world = await make_world(proxied.servers(CALM), topic_prefix, partitions=1)
+    world = await make_world(proxied_for_all.servers(CALM), topic_prefix, partitions=1)
     await configure(world, SOON | {"delete.retention.ms": "0"})
     async with world.ledger():
         await world.set_policy(FORGETFUL)

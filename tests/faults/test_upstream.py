@@ -18,7 +18,11 @@ from tests.faults.conftest import CALM, TROUBLED
 from tests.faults.proxy import Fault
 from tests.integration.kafka_world import World, eventually, make_world
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.faults,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 TASKS = [f"TASK-{number}" for number in range(8)]
 ROUNDS = 20
@@ -42,12 +46,14 @@ async def events_by_id(world: World) -> Counter[str]:
 
 
 async def test_a_producer_that_hears_no_answer_repeats_itself_and_it_stands_there_once(
-    proxied: ProxiedBroker, topic_prefix: str
+    proxied_for_all: ProxiedBroker, topic_prefix: str
 ) -> None:
-    world = await make_world(proxied.servers(CALM), topic_prefix)
-    proxy = proxied.proxies[TROUBLED]
+    world = await make_world(proxied_for_all.servers(CALM), topic_prefix)
+    proxy = proxied_for_all.proxies[TROUBLED]
     topic = world.settings.topic(Topic.EVENTS)
-    async with aiokafka.AIOKafkaProducer(**troubled(proxied, world).producer_kwargs()) as producer:
+    async with aiokafka.AIOKafkaProducer(
+        **troubled(proxied_for_all, world).producer_kwargs()
+    ) as producer:
         # A partition that has no leader yet refuses, and of that nobody would hear.
         for key, value in [world.usage(task, 100) for task in TASKS]:
             await producer.send_and_wait(topic, value, key.encode())
@@ -74,13 +80,13 @@ async def test_a_producer_that_hears_no_answer_repeats_itself_and_it_stands_ther
 
 
 async def test_what_was_sent_and_comes_again_from_the_spool_counts_once(
-    proxied: ProxiedBroker, topic_prefix: str, tmp_path: Path
+    proxied_for_all: ProxiedBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    world = await make_world(proxied.servers(CALM), topic_prefix)
-    settings = troubled(proxied, world)
+    world = await make_world(proxied_for_all.servers(CALM), topic_prefix)
+    settings = troubled(proxied_for_all, world)
     spool, kept = tmp_path / "spool", tmp_path / "kept"
     first = Emitter(settings, "enforcer", spool)
-    async with proxied.proxies[TROUBLED].faulty(Fault.CUT):
+    async with proxied_for_all.proxies[TROUBLED].faulty(Fault.CUT):
         for number in range(ROUNDS * len(TASKS)):
             first.usage(TASKS[number % len(TASKS)], "THINK", input_tokens=100)
         await eventually(lambda: _holds(first.stats.spooled == ROUNDS * len(TASKS)))
@@ -101,7 +107,7 @@ async def test_what_was_sent_and_comes_again_from_the_spool_counts_once(
 
 
 async def test_what_was_sent_live_and_again_from_the_spool_counts_once(
-    proxied: ProxiedBroker,
+    proxied_for_all: ProxiedBroker,
     topic_prefix: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,12 +115,12 @@ async def test_what_was_sent_live_and_again_from_the_spool_counts_once(
 ) -> None:
     """The answer is lost: its producer is thrown away, and the next one has the spool to send."""
     monkeypatch.setattr(delivery, "ROUND_TIMEOUT_S", 2.0)
-    world = await make_world(proxied.servers(CALM), topic_prefix)
-    emitter = Emitter(troubled(proxied, world), "enforcer", tmp_path / "spool")
+    world = await make_world(proxied_for_all.servers(CALM), topic_prefix)
+    emitter = Emitter(troubled(proxied_for_all, world), "enforcer", tmp_path / "spool")
     emitter.usage(TASKS[0], "THINK", input_tokens=100)
     await eventually(lambda: _holds(emitter.stats.sent == 1))
     count = ROUNDS * len(TASKS)
-    async with proxied.proxies[TROUBLED].faulty(Fault.SILENCE) as met:
+    async with proxied_for_all.proxies[TROUBLED].faulty(Fault.SILENCE) as met:
         for number in range(1, count):
             emitter.usage(TASKS[number % len(TASKS)], "THINK", input_tokens=100)
         await eventually(lambda: _holds("events cannot be sent" in caplog.text))

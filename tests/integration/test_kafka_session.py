@@ -13,8 +13,17 @@ from schemas.errors import UnavailableError
 from schemas.topics import Topic
 from streams.kafka.connection import KafkaConnection
 from streams.kafka.errors import FencedError, OffsetGoneError, UnconfirmedBatchError
+from streams.kafka.librdkafka import config
 from streams.kafka.librdkafka.connection import RdConnection
-from streams.kafka.ports import Chunk, Connection, PartitionReader, PartitionWriter, Record
+from streams.kafka.librdkafka.reader import Place, PlacedConsumer, Taken
+from streams.kafka.ports import (
+    END_AGE_MAX_S,
+    Chunk,
+    Connection,
+    PartitionReader,
+    PartitionWriter,
+    Record,
+)
 from streams.kafka.reader import CHUNK_RECORDS, start_client
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
@@ -302,6 +311,31 @@ async def test_a_refused_record_takes_its_whole_batch_with_it(kafka: KafkaSide) 
     await settled(kafka.reader(Topic.DECISIONS), [("a", "next")])
 
 
+async def test_a_batch_of_more_than_a_driver_queues_is_there_whole(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "QUEUE_BYTES_MAX", 64 * 1024)
+    writer = side.writer()
+    await writer.fence()
+    states: list[tuple[str, str | None]] = [(f"{n}", f"{n:010000d}") for n in range(40)]
+    decision = side.record(Topic.DECISIONS, "a", "1")
+    await commit(writer, [decision, *(side.record(Topic.TASKS, *state) for state in states)])
+    await settled(side.reader(Topic.TASKS), states)
+    await settled(side.reader(Topic.DECISIONS), [("a", "1")])
+
+
+async def test_a_record_that_never_fits_its_queue_takes_its_whole_batch_with_it(
+    librdkafka_side: KafkaSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "QUEUE_BYTES_MAX", 64 * 1024)
+    writer = librdkafka_side.writer()
+    await writer.fence()
+    small = librdkafka_side.record(Topic.DECISIONS, "a", "1")
+    with pytest.raises(UnconfirmedBatchError, match="Queue full"):
+        await commit(writer, [small, librdkafka_side.record(Topic.TASKS, "a", "1" * 100_000)])
+    await settled(librdkafka_side.reader(Topic.DECISIONS), [])
+
+
 async def test_a_cancelled_commit_leaves_all_or_nothing(kafka: KafkaSide) -> None:
     writer = kafka.writer()
     await writer.fence()
@@ -354,6 +388,123 @@ async def test_the_end_that_a_chunk_tells_has_no_open_transaction_before_it(
         chunks = await reads(kafka.reader(Topic.EVENTS))
         assert [chunk.end_offset for chunk in chunks] == [open_at.offset]
         await operator.commit_transaction()
+
+
+async def all_chunks(reader: PartitionReader) -> list[Chunk]:
+    """Read from the start to the end of what is committed; each chunk goes on where the last ended."""
+    await reads(reader)
+    reader.seek(0)
+    end, chunks = await reader.end_offset(), list[Chunk]()
+    while not chunks or chunks[-1].next_offset < end:
+        chunks += await reads(reader)
+    begins = [0, *[chunk.next_offset for chunk in chunks]]
+    assert [chunk.offset for chunk in chunks] == begins[:-1]
+    assert all(chunk.is_whole for chunk in chunks)
+    return chunks
+
+
+async def test_every_offset_is_a_record_or_is_accounted_for(side: Side) -> None:
+    writer = side.writer()
+    await writer.fence()
+    for _ in range(3):
+        await commit(writer, [side.record(Topic.TASKS, "a", str(n)) for n in range(5)])
+    await settled(side.reader(Topic.TASKS), [("a", str(n)) for _ in range(3) for n in range(5)])
+    chunks = await all_chunks(side.reader(Topic.TASKS))
+    assert sum(len(chunk.records) for chunk in chunks) == 15
+    assert sum(chunk.passed for chunk in chunks) == 3, "the marker of each transaction"
+    assert sum(chunk.gone for chunk in chunks) == 0
+
+
+async def test_what_was_aborted_is_passed_and_not_gone(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    operator = aiokafka.AIOKafkaProducer(
+        **kafka.settings.producer_kwargs(), transactional_id=f"{events}-operator"
+    )
+    async with operator, aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as plain:
+        for number, commits in enumerate((True, False, True)):
+            await plain.send_and_wait(events, b"plain %d" % number, b"k", PARTITION)
+            await operator.begin_transaction()
+            for _ in range(2):
+                await operator.send_and_wait(events, b"of the operator", b"k", PARTITION)
+            await (operator.commit_transaction() if commits else operator.abort_transaction())
+        await plain.send_and_wait(events, b"the last", b"k", PARTITION)
+        chunks = await all_chunks(kafka.reader(Topic.EVENTS))
+    assert sum(len(chunk.records) for chunk in chunks) == 3 + 4 + 1
+    assert sum(chunk.passed for chunk in chunks) == 3 + 2, "the markers, and what was aborted"
+    assert sum(chunk.gone for chunk in chunks) == 0
+
+
+async def test_reading_from_within_a_batch_accounts_for_what_is_read(kafka: KafkaSide) -> None:
+    writer = kafka.writer()
+    await writer.fence()
+    await commit(writer, [kafka.record(Topic.TASKS, "a", str(n)) for n in range(5)])
+    await settled(kafka.reader(Topic.TASKS), [("a", str(n)) for n in range(5)])
+    reader = kafka.reader(Topic.TASKS)
+    reader.seek(3)
+    first, *_ = await reads(reader)
+    assert (first.offset, len(first.records), first.is_whole) == (3, 2, True)
+
+
+async def test_what_librdkafka_has_not_given_is_asked_for_again(
+    librdkafka_side: KafkaSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of what it passes over, so that nobody would notice what is lost on the way."""
+    events = librdkafka_side.settings.topic(Topic.EVENTS)
+    values = [b"%d" % number for number in range(10)]
+    async with aiokafka.AIOKafkaProducer(**librdkafka_side.settings.producer_kwargs()) as producer:
+        sent = [await producer.send(events, value, b"k", PARTITION) for value in values]
+        await asyncio.gather(*sent)
+    take, lost = PlacedConsumer.take, list[object]()
+
+    def loses_one(self: PlacedConsumer, place: Place, offset: int) -> Taken:
+        taken = take(self, place, offset)
+        if not lost and len(taken.records) > 1:
+            lost.append(taken.records.pop(0))
+        return taken
+
+    monkeypatch.setattr(PlacedConsumer, "take", loses_one)
+    reader = librdkafka_side.reader(Topic.EVENTS)
+    found: list[bytes | None] = []
+    said: list[str] = []
+    async with asyncio.timeout(20):
+        while len(found) < len(values):
+            try:
+                found += [one.value for chunk in await reader.read() for one in chunk.records]
+            except UnavailableError as error:
+                said.append(str(error))
+    assert found == values
+    assert lost
+    assert any("1 more are there" in line for line in said), said
+
+
+async def test_the_end_that_a_chunk_tells_is_not_older_than_promised(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    reader = kafka.reader(Topic.EVENTS)
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        await append(producer, events, count=5_000)  # more than two reads bring
+        assert {chunk.end_offset for chunk in await reads(reader)} == {5_000}
+        await append(producer, events, count=1)
+    await asyncio.sleep(END_AGE_MAX_S)
+    assert {chunk.end_offset for chunk in await reads(reader)} == {5_001}
+
+
+async def test_an_end_that_was_reached_before_more_came_is_not_told(kafka: KafkaSide) -> None:
+    events = kafka.settings.topic(Topic.EVENTS)
+    reader = kafka.reader(Topic.EVENTS)
+    async with aiokafka.AIOKafkaProducer(**kafka.settings.producer_kwargs()) as producer:
+        await append(producer, events, count=1)
+        assert [chunk.next_offset for chunk in await reads(reader)] == [1]
+        await append(producer, events, count=3_000)  # more than a read brings
+    async with asyncio.timeout(10):
+        while not (chunks := await reads(reader)):
+            pass
+    assert {chunk.end_offset for chunk in chunks} == {3_001}
+
+
+async def append(producer: aiokafka.AIOKafkaProducer, topic: str, *, count: int) -> None:
+    """Append records of 2,500 bytes."""
+    sent = [await producer.send(topic, b"1" * 2_500, b"k", PARTITION) for _ in range(count)]
+    await asyncio.gather(*sent)
 
 
 async def test_what_a_cancelled_read_had_taken_comes_with_the_next(kafka: KafkaSide) -> None:

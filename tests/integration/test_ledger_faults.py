@@ -12,6 +12,7 @@ from streams.kafka.settings import Driver
 from streams.ledger.health import Health
 from streams.local.broker import KafkaBroker
 from tests.integration.kafka_world import RunningLedger, World, eventually, make_world
+from tests.integration.recorded_log import remove_first_events
 
 pytestmark = pytest.mark.integration
 TASKS = [f"TASK-{number}" for number in range(24)]
@@ -141,3 +142,26 @@ async def _shared(*ledgers: RunningLedger) -> bool:
 
 async def _is(condition: bool) -> bool:  # noqa: FBT001
     return condition
+
+
+async def test_events_that_are_deleted_before_they_are_folded_are_named_and_the_next_ones_count(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = TASKS[0]
+    partition = world.partition(task)
+    async with world.ledger() as first:
+        await world.send([world.usage(task, 1)])
+        await world.until_folded()
+        await first.leave()
+    await world.send([world.usage(task, 10), world.usage(task, 10), world.usage(task, 100)])
+    events = [seen.offset for seen in await world.read(Topic.EVENTS) if seen.partition == partition]
+    await remove_first_events(world.settings, {partition: events[-1]})
+
+    async def is_counted() -> bool:
+        return (await world.used_tokens())[task] == 1 + 100
+
+    async with world.ledger():
+        await eventually(is_counted)
+    (said,) = [line for line in caplog.messages if "were deleted before they were folded" in line]
+    assert said.startswith(f"ledger: partition {partition}: ")
+    assert f" to {events[-1] - 1} were deleted" in said

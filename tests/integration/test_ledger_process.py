@@ -12,16 +12,19 @@ import psutil
 import pytest
 
 from streams.kafka.settings import Driver
+from streams.ledger.run import FORCED_EXIT
 from tests.integration.kafka_world import World, eventually, make_world
 
 pytestmark = pytest.mark.integration
 
 PROGRAM = """
 import logging
+import threading
 from streams.kafka.settings import load_settings
 from streams.ledger.supervisor import main
 logging.basicConfig(level=logging.INFO)
 if __name__ == "__main__":
+    {before}
     main(load_settings(), workers={workers})
 """
 
@@ -64,9 +67,9 @@ Start = Callable[..., Awaitable[Ledger]]
 async def start(world: World, tmp_path: Path) -> AsyncIterator[Start]:
     started: list[Ledger] = []
 
-    async def begin(workers: int, **named: str) -> Ledger:
+    async def begin(workers: int, before: str = "", **named: str) -> Ledger:
         path = tmp_path / "ledger_program.py"
-        path.write_text(PROGRAM.format(workers=workers))
+        path.write_text(PROGRAM.format(workers=workers, before=before))
         environ = os.environ | {
             "STOPLOSS_BOOTSTRAP_SERVERS": world.settings.bootstrap_servers,
             "STOPLOSS_TOPIC_PREFIX": world.settings.topic_prefix,
@@ -98,6 +101,21 @@ async def test_a_signal_ends_it_with_everything_committed(
     ledger.process.send_signal(number)
     assert await ledger.ended() == 0
     assert await world.used_tokens() == world.tokens
+
+
+async def test_whatever_holds_it_does_not_hold_it_for_ever(
+    world: World, start: Start, tmp_path: Path
+) -> None:
+    stuck = "threading.Thread(target=threading.Event().wait, name='stuck').start()"
+    deadlines = {"STOPLOSS_BATCH_DEADLINE_MS": "500", "STOPLOSS_STOP_DEADLINE_MS": "1000"}
+    ledger: Ledger = await start(1, stuck, **deadlines)
+    await world.send([world.usage("TASK-1", 100)])
+    await world.until_folded()
+    ledger.process.send_signal(signal.SIGTERM)
+    assert await ledger.ended() == FORCED_EXIT
+    said = (tmp_path / "ledger.log").read_text()
+    assert "ledger: does not end: ended by force" in said
+    assert "threading.py" in said
 
 
 async def test_a_worker_that_dies_is_started_again_and_all_end_together(

@@ -5,13 +5,17 @@ Each is a mistake that somebody has made with Kafka's transactions.
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from schemas.topics import Topic
-from streams.kafka.ports import Record
+from streams.kafka.ports import Chunk, Record
 from tests.simulation.broker import BrokerError
 from tests.simulation.compaction import Cleaned
 from tests.simulation.links import Link, SimulatedBatch, SimulatedReader, SimulatedWriter
 from tests.simulation.log import Stored
 from tests.simulation.network import NoAnswerError
+
+LOSES = 0.05  # not always, so that all is folded in the end
 
 
 class _TwoTransactions(SimulatedBatch):
@@ -129,6 +133,35 @@ class RecordsReadAgain(Link):
     readers: type[SimulatedReader] = _ReadAgain
 
 
+class _Forgetful(SimulatedReader):
+    async def read(self) -> Sequence[Chunk]:
+        chunks = list(await super().read())
+        if len(chunks) > 1 and not self._restores and self.link.chance.random() < LOSES:
+            del chunks[self.link.chance.randrange(len(chunks))]
+        return chunks
+
+
+class ChunkLost(Link):
+    """Loses some of what it has read."""
+
+    readers: type[SimulatedReader] = _Forgetful
+
+
+class _Careless(SimulatedReader):
+    async def read(self) -> Sequence[Chunk]:
+        chunks = list(await super().read())
+        is_more = bool(chunks) and len(chunks[0].records) > 1
+        if is_more and not self._restores and self.link.chance.random() < LOSES:
+            chunks[0] = replace(chunks[0], records=chunks[0].records[1:])
+        return chunks
+
+
+class RecordLost(Link):
+    """Loses the first record of what it has read."""
+
+    readers: type[SimulatedReader] = _Careless
+
+
 class _NearSighted(SimulatedReader):
     def end(self) -> int:
         return min(super().end(), 5)
@@ -162,6 +195,8 @@ BROKEN: tuple[type[Link], ...] = (
     FencedAfterRestore,
     UncommittedRead,
     RecordsReadAgain,
+    ChunkLost,
+    RecordLost,
     EndNotSeen,
     AbortedSupersede,
 )

@@ -15,7 +15,10 @@ import aiokafka.errors
 from aiokafka.structs import TopicPartition
 
 from streams.kafka.settings import Settings
+from streams.ledger.shares import Held, share_out
 from tests.simulation.network import Sender
+
+STAYING = 0.5
 
 
 class Listener(Protocol):
@@ -29,8 +32,8 @@ class Listener(Protocol):
 class Member:
     """A member, on its process's side: the consumer that `Assignment` is given."""
 
-    def __init__(self, group: "Group", sender: Sender) -> None:
-        self._group, self.sender = group, sender
+    def __init__(self, group: "Group", sender: Sender, held: Callable[[], Held]) -> None:
+        self._group, self.sender, self.held = group, sender, held
         self.must_rejoin = asyncio.Event()
         self._has_subscribed = asyncio.Event()
         self._has_failed = asyncio.Event()
@@ -179,11 +182,16 @@ class Group:
             self._tell_later(member)
         joined = [pair for pair in self._joining.items() if not pair[1].done()]
         self._joining = {}
-        self._chance.shuffle(joined)
-        shares: list[list[int]] = [[] for _ in joined]
-        if joined:
-            for partition in range(self._settings.partitions):
-                shares[partition % len(joined)].append(partition)
-        for (member, future), share in zip(joined, shares, strict=True):
+        for (member, future), share in zip(joined, self._shares(joined), strict=True):
             self._tell(f"assign {member.sender.name} {share}")
             future.set_result(share)
+
+    def _shares(self, joined: list[tuple[Member, asyncio.Future[list[int]]]]) -> list[list[int]]:
+        """Share out as ledgers do, or, for once, as it happens: then more moves than has to."""
+        partitions = range(self._settings.partitions)
+        self._chance.shuffle(joined)
+        if self._chance.random() < STAYING:
+            held_by = {str(place): member.held() for place, (member, _) in enumerate(joined)}
+            shares = share_out(partitions, held_by) if joined else {}
+            return [shares[name] for name in held_by]
+        return [list(partitions[place :: len(joined)]) for place, _ in enumerate(joined)]

@@ -13,7 +13,7 @@ import msgspec
 
 from schemas.decode import Refusal, decode_event
 from schemas.events import partition_subject
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.budget.encode import EffectEncoder, Encoded
 from streams.budget.fold import fold
 from streams.budget.policy import Policy, policy_json
@@ -25,7 +25,6 @@ from streams.verify.difference import first_difference, shown
 from streams.verify.independent.exact_json import loads
 from streams.verify.independent.judge import first_difference as first_independent_difference
 from streams.verify.independent.records import Records
-from streams.verify.reading import OUTPUTS
 from streams.verify.result import Difference
 
 JUDGED = (Topic.TASKS, *OUTPUTS)

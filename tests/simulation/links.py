@@ -73,7 +73,13 @@ class SimulatedConnection:
     def writer(self) -> "SimulatedWriter":
         return self.link.writers(self.link, self.partition)
 
-    def reader(self, topic: str, offset: int = 0) -> "SimulatedReader":
+    def reader(
+        self,
+        topic: str,
+        offset: int = 0,
+        *,
+        is_compacted: bool = False,  # noqa: ARG002 - a reader of a topic knows
+    ) -> "SimulatedReader":
         return self.link.readers(self.link, topic, self.partition, offset)
 
     async def close(self) -> None:
@@ -269,11 +275,13 @@ class SimulatedReader:
         while found and (not chunks or chance.random() < 0.7):
             size = chance.choice((1, 2, 5, 20, 1_000))
             records, found = found[:size], found[size:]
-            offset = records[-1].offset + 1 if found else end
-            chunks.append(Chunk(records, offset, end))
+            next_offset = records[-1].offset + 1 if found else end
+            passed = next_offset - offset - len(records)
+            chunks.append(Chunk(records, offset, next_offset, end, passed))
+            offset = next_offset
             if self._is_cleaned_ahead:
                 break  # more reads, and more between them
-        return chunks or [Chunk([], end, end)]
+        return chunks or [Chunk([], offset, end, end, end - offset)]
 
     async def end_offset(self) -> int:
         return await _available(self.link.ask("offsets", self._end))

@@ -9,6 +9,7 @@ from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport
 from streams.ledger.partition import Shared
 from streams.ledger.run import serve
+from streams.ledger.shares import Held
 from tests.simulation.group import Group, Member
 from tests.simulation.links import Link, SimulatedAppender
 from tests.simulation.network import Sender
@@ -58,8 +59,8 @@ class Process:
             if self.sender.is_alive:
                 raise
 
-    def _join(self) -> Member:
-        self.member = Member(self._group, self.sender)
+    def _join(self, held: Callable[[], Held]) -> Member:
+        self.member = Member(self._group, self.sender, held)
         return self.member
 
     def stop(self) -> None:

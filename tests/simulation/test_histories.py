@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.broken import BROKEN
+from tests.simulation.broken import BROKEN, ChunkLost, RecordLost
 from tests.simulation.conftest import SAID
 from tests.simulation.faults import ANYWHERE, IN_DOUBT, Fault
 from tests.simulation.history import Outcome, run_history
@@ -21,6 +21,7 @@ from tests.simulation.tally import Tally
 ROOT = Path(__file__).parents[2]
 SEEDS = 500
 SEEDS_TO_FIND = 300
+REFUSED = ": AssertionError("  # of the fold, which says what is missing
 LONG = pytest.mark.timeout(600)
 
 
@@ -64,6 +65,16 @@ def test_every_fault_has_really_happened(outcomes: list[Outcome]) -> None:
 def test_a_broken_promise_is_found_out(broken: type[Link]) -> None:
     if not any(run_history(seed, broken).problems for seed in range(SEEDS_TO_FIND)):
         pytest.fail(f"{broken.__doc__} Nobody has noticed it in {SEEDS_TO_FIND} histories")
+
+
+@LONG
+@pytest.mark.parametrize("broken", [ChunkLost, RecordLost], ids=lambda link: link.__name__)
+def test_what_a_reader_has_lost_is_refused_and_read_again(broken: type[Link]) -> None:
+    """No judge finds anything: it comes to light before it is folded."""
+    histories = [run_history(seed, broken).problems for seed in range(SEEDS_TO_FIND // 5)]
+    assert any(histories), "else none was lost"
+    others = [one for problems in histories for one in problems if REFUSED not in one]
+    assert others == []
 
 
 def test_a_seed_is_the_same_history_in_every_process() -> None:

@@ -144,5 +144,6 @@ def test_the_changelog_has_a_place_for_the_next_version() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_ci_can_be_run_as_it_is() -> None:
-    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+@pytest.mark.parametrize("name", [".ci/run", ".ci/without-broker"])
+def test_ci_can_be_run_as_it_is(name: str) -> None:
+    assert (ROOT / name).stat().st_mode & 0o111

@@ -4,15 +4,12 @@ import logging
 from typing import Any
 
 from schemas.topics import MESSAGE_BYTES_MAX
-from streams.kafka.producers import BUILDER_BYTES
+from streams.kafka.compression import BUILDER_BYTES
 from streams.kafka.reader import FETCH_BYTES_MAX, FETCH_WAIT_MS
 from streams.kafka.settings import Settings
 
 log = logging.getLogger("stoploss.kafka")
 
-# What librdkafka allows, which is narrower than what our settings allow.
-SOCKET_TIMEOUT_MS = (10, 300_000)
-TRANSACTION_TIMEOUT_MS_MIN = 1_000
 # After an outage its own 10 s would be added to the outage.
 RECONNECT_BACKOFF_MS = 50
 RECONNECT_BACKOFF_MS_MAX = 500
@@ -27,6 +24,8 @@ READ_AHEAD_RECORDS = 20_000
 READ_AHEAD_PAUSE_MS = 20
 # It checks a record before it is compressed, and the broker after: only the broker's counts.
 UNCOMPRESSED_BYTES_MAX = 100 * 1024 * 1024
+# What waits to be sent; a batch of more is handed over in parts.
+QUEUE_BYTES_MAX = 2 * UNCOMPRESSED_BYTES_MAX
 # Whoever commits flushes, and a flush does not wait for company; until then the longer, the fuller.
 LINGER_MS = 1_000
 
@@ -40,7 +39,6 @@ class _Said:
 
 def client_config(settings: Settings, role: str) -> dict[str, Any]:
     """Return what a producer and a consumer both take."""
-    connect_ms = min(max(settings.request_timeout_ms, 1_000), SOCKET_TIMEOUT_MS[1])
     config: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": f"{settings.client_id}-{role}",
@@ -48,7 +46,7 @@ def client_config(settings: Settings, role: str) -> dict[str, Any]:
         "reconnect.backoff.ms": RECONNECT_BACKOFF_MS,
         "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MS_MAX,
         "retry.backoff.ms": RETRY_BACKOFF_MS,
-        "socket.connection.setup.timeout.ms": connect_ms,
+        "socket.connection.setup.timeout.ms": settings.request_timeout_ms,
         "socket.keepalive.enable": True,
         "socket.nagle.disable": True,
         "logger": _Said(),
@@ -76,7 +74,6 @@ def consumer_config(settings: Settings, role: str) -> dict[str, Any]:
 
     It names the group, since it must name one, and neither joins it nor commits.
     """
-    low, high = SOCKET_TIMEOUT_MS
     return client_config(settings, role) | {
         "group.id": settings.group_id(),
         "isolation.level": "read_committed",
@@ -94,7 +91,7 @@ def consumer_config(settings: Settings, role: str) -> dict[str, Any]:
         "fetch.queue.backoff.ms": READ_AHEAD_PAUSE_MS,
         "queued.max.messages.kbytes": READ_AHEAD_KB,
         "queued.min.messages": READ_AHEAD_RECORDS,
-        "socket.timeout.ms": min(max(settings.request_timeout_ms, low), high),
+        "socket.timeout.ms": settings.request_timeout_ms,
     }
 
 
@@ -102,11 +99,11 @@ def producer_config(settings: Settings, partition: int) -> dict[str, Any]:
     """Return the configuration of the producer that fences every other of this input partition."""
     return client_config(settings, f"ledger-{partition}") | {
         "transactional.id": settings.transactional_id(partition),
-        "transaction.timeout.ms": max(settings.transaction_timeout_ms, TRANSACTION_TIMEOUT_MS_MIN),
+        "transaction.timeout.ms": settings.transaction_timeout_ms,
         "compression.type": "lz4",
         "linger.ms": LINGER_MS,
         "batch.size": BUILDER_BYTES,
         "message.max.bytes": UNCOMPRESSED_BYTES_MAX,
         "queue.buffering.max.messages": 0,  # a batch has its own bounds
-        "queue.buffering.max.kbytes": 2 * UNCOMPRESSED_BYTES_MAX // 1024,
+        "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
     }

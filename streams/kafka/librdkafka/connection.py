@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from schemas.topics import Topic
+from schemas.topics import BY_PARTITION
 from streams.kafka.librdkafka.calls import Caller
 from streams.kafka.librdkafka.reader import Place, PlacedConsumer, RdReader
 from streams.kafka.librdkafka.session import RdWriter
-from streams.kafka.reader import KafkaReader, start_client
+from streams.kafka.reader import KafkaReader, close_client, start_client
 from streams.kafka.settings import Settings
 
 
@@ -22,18 +22,18 @@ class RdConnection:
         """See `Connection.writer`."""
         return RdWriter(self._settings, self._partition)
 
-    def reader(self, topic: str, offset: int = 0) -> RdReader:
+    def reader(self, topic: str, offset: int = 0, *, is_compacted: bool = False) -> RdReader:
         """See `Connection.reader`."""
         inquirer = KafkaReader(self._client, topic, self._partition)
         place = Place(topic, self._partition, offset)
-        return RdReader(self._consumer, self._caller, inquirer, place)
+        return RdReader(self._consumer, self._caller, inquirer, place, is_compacted=is_compacted)
 
     async def close(self) -> None:
         """See `Connection.close`."""
         try:
             await self._caller.close(self._consumer.close)
         finally:
-            await self._client.close()
+            await close_client(self._client)
 
 
 class RdConnect:
@@ -44,10 +44,10 @@ class RdConnect:
 
     async def __call__(self, partition: int) -> RdConnection:
         """See `Connect`."""
-        topics = [self._settings.topic(topic) for topic in (Topic.EVENTS, Topic.TASKS)]
+        topics = sorted(self._settings.topic(topic) for topic in BY_PARTITION)
         client = await start_client(self._settings, topics, f"reader-{partition}")
         try:
             return RdConnection(self._settings, client, partition)
         except BaseException:
-            await client.close()
+            await close_client(client)
             raise

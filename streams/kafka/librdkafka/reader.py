@@ -17,7 +17,7 @@ from schemas.errors import UnavailableError
 from streams.kafka.errors import OffsetGoneError
 from streams.kafka.librdkafka.calls import Caller
 from streams.kafka.librdkafka.config import consumer_config
-from streams.kafka.ports import Chunk, RawRecord
+from streams.kafka.ports import END_AGE_MAX_S, Chunk, RawRecord
 from streams.kafka.reader import CHUNK_RECORDS, FETCH_WAIT_MS, KafkaReader
 from streams.kafka.settings import Settings
 from streams.kafka.unpack import UnpackedRecord
@@ -41,7 +41,7 @@ class Place(Struct, frozen=True, eq=False, gc=False):
 class Taken(Struct):
     """What librdkafka had read. `next_offset` is past markers, and nothing where below 0.
 
-    `high` is the end with open transactions, `end` the one without, where it has said so.
+    `high` is the end with open transactions, `end` the one without, where it has said so last.
     """
 
     records: list[RawRecord]
@@ -107,12 +107,15 @@ def _sort_out(messages: Sequence[Message], taken: Taken) -> None:
         error = message.error()
         if error is None:
             taken.records.append(_record(message, taken))
+            taken.end = None  # it was reached before this one came
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public constant
             taken.end = message.offset()
         elif error.code() in NOT_THERE:
             taken.is_gone = True
         else:
             taken.trouble = repr(error)
+    if len(messages) == CHUNK_RECORDS:
+        taken.end = None  # more may be waiting behind it
     if taken.records:
         taken.next_offset = taken.records[-1].offset + 1
 
@@ -141,12 +144,19 @@ class RdReader:
     """Reads `topic`/`partition` from `offset`; see `PartitionReader` for what it promises."""
 
     def __init__(
-        self, consumer: PlacedConsumer, caller: Caller, inquirer: KafkaReader, place: Place
+        self,
+        consumer: PlacedConsumer,
+        caller: Caller,
+        inquirer: KafkaReader,
+        place: Place,
+        *,
+        is_compacted: bool,
     ) -> None:
         self._consumer, self._caller, self._inquirer = consumer, caller, inquirer
+        self._is_compacted = is_compacted
         self._place = place
         self.offset = place.offset
-        self._end = place.offset  # committed records end here, or later
+        self._end, self._asked_s = place.offset, 0.0  # committed records ended here then, or later
         self._taking: asyncio.Future[Taken] | None = None
 
     def __repr__(self) -> str:
@@ -174,7 +184,9 @@ class RdReader:
             taken = await self._take()
             next_offset = max(self.offset, taken.next_offset or 0)
             if next_offset > self.offset:
-                chunk = Chunk(taken.records, next_offset, await self._end_at(next_offset, taken))
+                passed, gone = await self._between(next_offset, len(taken.records))
+                end_offset = await self._end_at(next_offset, taken)
+                chunk = Chunk(taken.records, self.offset, next_offset, end_offset, passed, gone)
                 self.offset, self._taking = next_offset, None
                 return [chunk]
             self._taking = None
@@ -185,11 +197,11 @@ class RdReader:
             if taken.trouble is not None:
                 raise UnavailableError(f"{self!r}: {taken.trouble}")
             # librdkafka says nothing also where no broker answers, and while it connects.
-            self._end = await self.end_offset() if taken.end is None else taken.end
-            if self._end <= self.offset:
+            end = await self.end_offset() if taken.end is None else taken.end
+            if end <= self.offset:
                 return []
             if clock() > until_s:
-                raise UnavailableError(f"{self!r}: nothing comes of what is there to {self._end}")
+                raise UnavailableError(f"{self!r}: nothing comes of what is there to {end}")
 
     async def _take(self) -> Taken:
         # What was taken for a read that is cancelled is for the next one.
@@ -207,12 +219,34 @@ class RdReader:
         """See `PartitionReader.first_offset`."""
         return await self._inquirer.first_offset()
 
+    async def _between(self, next_offset: int, count: int) -> tuple[int, int]:
+        """Return what stands between the records that were taken, see `Chunk`.
+
+        librdkafka passes over markers, aborted records and gaps alike, without a word. So where it has
+        given fewer records than there are offsets, which on `events` an operator's transaction
+        causes, aiokafka is asked; on a topic that is compacted that would be to read all of it twice.
+        """
+        unread = next_offset - self.offset - count
+        if self._is_compacted or not unread:
+            return unread, 0
+        try:
+            passed, gone = await self._inquirer.between(self.offset, next_offset)
+        except OffsetGoneError as deleted:  # meanwhile, by retention
+            raise UnavailableError(f"{self!r}: {deleted}") from deleted
+        if passed + gone != unread:
+            raise UnavailableError(
+                f"{self!r}: {count} records came before offset {next_offset}, and "
+                f"{unread - passed - gone} more are there"
+            )
+        return passed, gone
+
     async def _end_at(self, next_offset: int, taken: Taken) -> int:
-        """Return where committed records end, asking only where that is not known to be later."""
+        """Return where committed records end, asking where that was not said in `END_AGE_MAX_S`."""
         if taken.end is not None or taken.high == next_offset:
-            self._end = max(next_offset, taken.end or 0)
-        elif self._end <= next_offset:
-            self._end = max(next_offset, await self.end_offset())
+            return next_offset
+        now_s = asyncio.get_running_loop().time()
+        if self._end <= next_offset or now_s - self._asked_s >= END_AGE_MAX_S:
+            self._end, self._asked_s = max(next_offset, await self.end_offset()), now_s
         return self._end
 
     async def _name(self, taken: Taken) -> None:

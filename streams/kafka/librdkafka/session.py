@@ -9,19 +9,17 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator
-from itertools import groupby
-from typing import Any
+from collections.abc import Generator
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import UnavailableError
 from streams.kafka import failpoints
-from streams.kafka.errors import FencedError, UnconfirmedBatchError
 from streams.kafka.librdkafka.calls import SLICE_S, Caller
 from streams.kafka.librdkafka.config import producer_config
 from streams.kafka.ports import Record
-from streams.kafka.session import ABORT_WITHIN_S, At, GatheredBatch, target
+from streams.kafka.session import ABORT_WITHIN_S, At, GatheredBatch
 from streams.kafka.settings import Settings
 
 # Enough that the request for a commit is written, too little for its answer to come.
@@ -40,37 +38,48 @@ class Client:
         self._producer: Producer | None = None
         self._is_let_go = threading.Event()
 
-    def begin(self, within_s: float) -> None:
+    def begin(self, until_s: float) -> None:
         """Connect and fence.
 
         Raises:
             KafkaException: no broker answers in time, or none that has us.
         """
         self._producer = Producer(self._config)
-        self._in_slices(self._producer.init_transactions, within_s)
+        self._in_slices("init_transactions", until_s)
 
     def begin_transaction(self) -> None:
         """Begin; nothing is sent by it."""
         self._made.begin_transaction()
 
-    def queue(self, records: list[Record]) -> None:
-        """Hand records over."""
-        produce = self._made.produce
-        for record in records:
-            produce(record.topic, record.value, record.key, record.partition)
+    def queue(self, records: list[Record], until_s: float) -> None:
+        """Hand records over; where the queue is full, what is in it is delivered first.
 
-    def flush(self, within_s: float) -> None:
+        Raises:
+            BufferError: one record is larger than the queue.
+            TimeoutError: the queue was not empty in time.
+        """
+        produce = self._made.produce
+        try:
+            for record in records:
+                try:
+                    produce(record.topic, record.value, record.key, record.partition)
+                except BufferError:
+                    self.flush(until_s)
+                    produce(record.topic, record.value, record.key, record.partition)
+        finally:
+            del produce  # see `close`: the traceback of an error lives longer
+
+    def flush(self, until_s: float) -> None:
         """Wait until each record that was handed over has been delivered, or refused.
 
         Raises:
             TimeoutError: not all have.
         """
-        until_s = time.monotonic() + within_s
         while self._made.flush(SLICE_S):
             if self._is_let_go.is_set() or time.monotonic() > until_s:
                 raise TimeoutError("not every record was delivered in time")
 
-    def commit(self, within_s: float) -> None:
+    def commit(self, until_s: float) -> None:
         """Commit.
 
         Raises:
@@ -83,46 +92,52 @@ class Client:
             if not exception.args[0].retriable():
                 raise
             failpoints.hit("in_commit")  # it has asked, and nobody has answered
-            self._in_slices(self._made.commit_transaction, within_s)
+            self._in_slices("commit_transaction", until_s)
 
-    def abort(self) -> None:
+    def abort(self, until_s: float) -> None:
         """Abort.
 
         Raises:
             KafkaException: not in this state, or not in time.
         """
-        self._made.abort_transaction(ABORT_WITHIN_S)
+        # Below 0 it would wait for ever.
+        self._made.abort_transaction(max(0.0, until_s - time.monotonic()))
 
     def let_go(self) -> None:
         """Have what waits in another thread end soon; nothing more is sent but an abort."""
         self._is_let_go.set()
         if self._producer is not None:
             with contextlib.suppress(KafkaException, SystemError):
-                self._producer.purge()
+                # Waiting for it would be the event loop's wait for threads that may be connecting.
+                self._producer.purge(blocking=False)
 
     def close(self) -> None:
-        """Let go of everything; without `let_go` before, it would first deliver what is waiting."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            # That another owner has begun it says once more here, after it has closed.
-            with contextlib.suppress(KafkaException, SystemError):
-                producer.close()
+        """Let go of everything at once; nothing is sent.
+
+        The producer's own `close` aborts and delivers first, for as long as Kafka is away. Without
+        its last reference it is destroyed without that, here: nobody else may hold one, be it a
+        method of it among the variables of a function in a traceback.
+        """
+        self._producer = None
 
     @property
     def _made(self) -> Producer:
         assert self._producer is not None, "begin first"
         return self._producer
 
-    def _in_slices(self, call: Callable[[float], None], within_s: float) -> None:
-        until_s = time.monotonic() + within_s
+    def _in_slices(
+        self, call: Literal["init_transactions", "commit_transaction"], until_s: float
+    ) -> None:
         while True:
             try:
-                return call(SLICE_S)
+                getattr(self._made, call)(SLICE_S)
             except KafkaException as exception:
                 # It goes on by itself; called again, the call waits for what it has begun.
                 goes_on = exception.args[0].retriable() and time.monotonic() < until_s
                 if not goes_on or self._is_let_go.wait(PAUSE_S):
                     raise
+            else:
+                return
 
 
 class RdWriter:
@@ -141,9 +156,9 @@ class RdWriter:
         """See `PartitionWriter.fence`: InitProducerId ends the predecessor's transaction."""
         await self.close()
         link = Link(self._settings, self.partition)
-        within_s = self._settings.request_timeout_ms / 1000
+        until_s = time.monotonic() + self._settings.request_timeout_ms / 1000
         try:
-            await link.caller(link.client.begin, within_s)
+            await link.caller(link.client.begin, until_s)
         except KafkaException as error:
             await link.discard()
             raise UnavailableError(f"{self!r}: {error.args[0]!r}") from error
@@ -187,55 +202,39 @@ class RdBatch(GatheredBatch):
     """One transaction; see `Batch`."""
 
     def __init__(self, link: Link, partition: int, deadline_s: float) -> None:
-        super().__init__()
+        super().__init__(partition, deadline_s)
         self._link = link
-        self._partition = partition
-        self._deadline_s = deadline_s
 
-    async def commit(self) -> None:
-        """See `Batch.commit`."""
-        self._states.move(At.COMMITTING)
+    async def _transact(self) -> None:
         client, call = self._link.client, self._link.caller
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                await call(client.begin_transaction)  # 1. nothing is sent by this
-                failpoints.hit("after_begin")
-                await self._send()  # 2.
-                failpoints.hit("after_state_sent")
-                await call(client.flush, self._deadline_s)  # 3.
-                failpoints.hit("before_commit")
-                await call(client.commit, self._deadline_s)  # 4. refused where 3. was not all well
-                failpoints.hit("after_commit")
-        except BaseException as error:
-            self._states.move(At.DISCARDED)
-            if await self._give_up(error):
-                raise FencedError(self._partition) from error
-            if isinstance(error, Exception):
-                raise UnconfirmedBatchError(self._partition, _said(error)) from error
-            raise
-        self._states.move(At.COMMITTED)
-
-    async def _send(self) -> None:
-        ordered = sorted(self._records, key=target)  # stable: the order within a topic stays
-        for (topic, _), records in groupby(ordered, key=target):
+        until_s = time.monotonic() + self._deadline_s  # of every call: none outlasts the batch
+        await call(client.begin_transaction)  # 1. nothing is sent by this
+        failpoints.hit("after_begin")
+        for (topic, _), records in self._by_target():  # 2.
             await failpoints.delivered("after_outputs_sent", [_Flushed(self._link)], topic)
-            await self._link.caller(self._link.client.queue, list(records))
+            await call(client.queue, list(records), until_s)
+        failpoints.hit("after_state_sent")
+        await call(client.flush, until_s)  # 3.
+        failpoints.hit("before_commit")
+        await call(client.commit, until_s)  # 4. refused where 3. was not all well
+        failpoints.hit("after_commit")
 
     async def _give_up(self, error: BaseException) -> bool:
-        """Abort where that is still possible; return whether another owner has begun.
+        """See `GatheredBatch._give_up`.
 
         librdkafka says of what else it refuses that a fatal error came before; the abort says which.
         """
-        fenced = _is_fenced(error)
+        is_fenced = _is_fenced(error)
         self._link.client.let_go()
-        if not fenced:
+        if not is_fenced:
+            until_s = time.monotonic() + ABORT_WITHIN_S
             try:
                 async with asyncio.timeout(ABORT_WITHIN_S + SLICE_S):
-                    await self._link.caller(self._link.client.abort)
+                    await self._link.caller(self._link.client.abort, until_s)
             except (KafkaException, SystemError, TimeoutError) as refused:
-                fenced = _is_fenced(refused)  # else the next owner's fence ends it, or its time-out
+                is_fenced = _is_fenced(refused)  # else the next owner's fence ends it, or time does
         await self._link.discard()
-        return fenced and isinstance(error, Exception)
+        return is_fenced
 
 
 class _Flushed:
@@ -245,14 +244,11 @@ class _Flushed:
         self._link = link
 
     def __await__(self) -> Generator[Any, None, None]:
-        return self._link.caller(self._link.client.flush, ABORT_WITHIN_S).__await__()
+        until_s = time.monotonic() + ABORT_WITHIN_S
+        return self._link.caller(self._link.client.flush, until_s).__await__()
 
 
 def _is_fenced(error: BaseException) -> bool:
     # A call in which librdkafka says it on the side ends with a SystemError because of it.
     cause = error.__cause__ if isinstance(error, SystemError) else error
     return isinstance(cause, KafkaException) and cause.args[0].code() in FENCED
-
-
-def _said(error: Exception) -> str:
-    return repr(error.args[0]) if isinstance(error, KafkaException) else repr(error)

@@ -73,6 +73,10 @@ class Judge:
     def differences(self) -> Iterator[Difference]:
         """Yield what does not follow from the inputs, in their order."""
         yield from self._read_tasks()
+        lost = self._lost_state()
+        if lost is not None:
+            yield lost
+            return
         if self._records.checkpoints is not None:
             self.not_judged = self._begin_at_one(self._records.checkpoints)
             if self.not_judged is not None:
@@ -93,6 +97,25 @@ class Judge:
             if expected or self._is_found(offset):
                 yield from self._compare(offset, key, expected)
         yield from self._finish(expected_end)
+
+    def _lost_state(self) -> Difference | None:
+        """Return a difference where `tasks` has no record of the partition, and others have.
+
+        Whatever an input causes becomes visible together with that record.
+        """
+        own = self._partition.own_subject
+        if own in self._stored:
+            return None
+        for topic in self._topics:
+            topic.look(0)
+            if topic.first_input is None:
+                continue
+            later_offset = self._records.later_offset
+            if later_offset is not None and later_offset():
+                return None  # it was written meanwhile
+            expected = f"the state of the partition, since {topic.name} has what it caused"
+            return self._of_tasks(own, "", expected, NOTHING, topic.first_input)
+        return None
 
     def _begin_at_one(self, checkpoints: Iterable[Checkpoint]) -> NotJudged | None:
         """Begin at the first checkpoint whose policy is still there; tell why there is none."""

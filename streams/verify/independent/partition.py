@@ -7,7 +7,7 @@ from typing import Any
 from streams.verify.independent.expected import Expected
 from streams.verify.independent.limits import BLOCK, LEVELS, CellKey, Policy
 from streams.verify.independent.refusals import Refusals
-from streams.verify.independent.standing import BREAKER, SPENT, one_of
+from streams.verify.independent.standing import BREAKER, SPENT, hear, one_of
 from streams.verify.independent.task import (
     END_DUE,
     FORGET_DUE,
@@ -192,7 +192,7 @@ class Partition(Refusals):
 
     def _remember(self, event: Event, task: Task) -> None:
         if event.sequence is not None:
-            task.sequences[event.source] = event.sequence
+            hear(task.sequences, event.source, event.sequence, keeps_places=True)
         else:
             task.recent.append((event.source, event.id))
             if len(task.recent) > task.policy.recent_count:
@@ -509,7 +509,7 @@ class Partition(Refusals):
         if event.kind == "policy.set":
             self._set_policy(event, is_refused=is_refused)
         if event.sequence is not None:
-            self._sequences[event.source] = event.sequence
+            hear(self._sequences, event.source, event.sequence, keeps_places=False)
         else:
             self._recent.append((event.source, event.id))
             if len(self._recent) > self.policy.recent_count:

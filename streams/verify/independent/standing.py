@@ -19,6 +19,7 @@ from streams.verify.independent.values import OneOf
 
 PARTIALLY_HELD = frozenset({"low", "medium"})
 BREAKER = "breaker"
+SOURCES_MAX = 256  # whose sequences are remembered: of a task, and of the partition
 SPENT: list[CellKey] = [(None, "tokens"), (None, "cost_usd")]
 
 
@@ -235,3 +236,19 @@ class Standing:
         if record.topic != "executions":  # which do not say it
             record.facts["input"] = {"partition": self.number, "offset": self._offset}
         self._expected.append(record)
+
+
+def hear(sequences: dict[str, int], source: str, sequence: int, *, keeps_places: bool) -> None:
+    """Remember the sequence of a source; where there is no room for another, forget the first.
+
+    Who is heard again becomes the last one. While there is still room, the sources of a task keep
+    the places in which they were first heard (docs/design.md, "One event").
+    """
+    is_full = len(sequences) == SOURCES_MAX
+    if source in sequences:
+        if is_full or not keeps_places:
+            del sequences[source]
+    elif is_full:
+        first = next(iter(sequences))
+        del sequences[first]
+    sequences[source] = sequence

@@ -60,6 +60,11 @@ def test_the_last_measurement_counts(tmp_path: Path) -> None:
         {"figure": "restore", "tasks": 0, "rss_mb": 50, "longest_s": 0.1, "peak_mb": 50},
         {"figure": "restore", "tasks": 1_000, "rss_mb": 58, "longest_s": 0.5, "peak_mb": 60},
     ]
+    lines += [  # of a run that was cut short nothing is taken
+        {"figure": "throughput", "system": "ledger", "events_per_s": 7, "finished": False},
+        {"figure": "scaling", "workers": 1, "throughput": {"partitions": 1, "events_per_s": 7, "finished": False}},
+        {"figure": "restore", "tasks": 1_000, "longest_s": 7, "peak_mb": 7, "finished": False},
+    ]  # fmt: skip
     output.write_text("a table\n" + "".join(json.dumps(line) + "\n" for line in lines))
 
     assert taken([output], MEASURED) == Figures(

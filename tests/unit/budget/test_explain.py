@@ -3,7 +3,9 @@
 import pytest
 
 from schemas.fields import Number
+from streams.budget.explain import counters_json
 from streams.budget.policy import policy_from_toml
+from streams.budget.state import COUNTER_NAMES, Counters
 from tests.unit.budget.story import story
 from tests.unit.budget.world import World
 
@@ -286,3 +288,13 @@ def test_a_block_by_time_overshoots_in_time() -> None:
     over = world.lifecycles()[-1].overshoot
     assert over is not None
     assert (over.cell.metric, over.at_block, over.overshoot) == ("latency_ms", 270_000, 5_000)
+
+
+@pytest.mark.parametrize("name", COUNTER_NAMES)
+def test_every_counter_is_told_under_its_name_and_a_missing_one_is_0(name: str) -> None:
+    counters = Counters(**{name: 3_000_000_000})
+    told: Number = 3 if name == "cost_usd" else 3_000_000_000
+    assert counters_json(counters, zeros=False) == {name: told}
+    assert list(counters_json(counters, zeros=True).items()) == [
+        (one, told if one == name else 0) for one in COUNTER_NAMES
+    ]

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import Remedy
 from streams.budget.policy import policy_from_toml
 from streams.budget.restore import TornStateError, restore, restore_awake, torn_in
-from streams.budget.snapshot import drain_changes
+from streams.budget.snapshot import drain_changes, task_state
 from streams.budget.state import PartitionState
 from tests.unit.budget.story import story
 from tests.unit.budget.world import OWN_SUBJECT, PARTITION, World
@@ -246,6 +246,16 @@ def test_what_is_no_json_is_torn(value: bytes) -> None:
     world.records["TASK-1"] = value
     with pytest.raises(TornStateError, match=r"^tasks, partition 3, key TASK-1: "):
         restored(world)
+
+
+def test_a_cell_that_a_record_does_not_name_has_no_limit_and_is_not_stored_either() -> None:
+    world = story("""
+        start TASK-1 planned=THINK
+        usage TASK-1 THINK 2_000
+    """)
+    change(world, "TASK-1", lambda data: data.update(cells=[]))
+    state = restore_awake(PARTITION, world.records.items(), world.default_policy)
+    assert task_state(state.tasks["TASK-1"]).cells == []
 
 
 def test_a_partition_that_was_never_written_is_empty() -> None:

@@ -2,7 +2,8 @@
 
 What no history may ever break is checked after each event, so that every story of the other files
 is a test of these rules as well: restarts are invisible, a refused event leaves no trace, what is
-sent twice changes nothing, decisions have no gaps, and everything published fits its schema.
+sent twice changes nothing, decisions have no gaps, everything published fits its schema, and what
+is kept as bytes is what it was made from.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from streams.budget.restore import restore
 from streams.budget.sleep import Patience, Sleep
 from streams.budget.snapshot import drain_changes, partition_state, task_state
 from streams.budget.state import PartitionState, Task, new_partition
+from tests.unit.budget.plain_state import plain_state
 
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 PARTITION = 3
@@ -73,6 +75,7 @@ class World:
         self._fold_dozing(cause, at_ms, effects)
         self._check_published(effects)
         self._check_levels()
+        self._check_written()
         if is_refused(effects):
             assert snapshot(self.state) == before, "a refused event left a trace"
         elif not isinstance(event, ClockTick):
@@ -193,6 +196,11 @@ class World:
                 if cell.line is not None and index != LATENCY:
                     reached = level_at(thresholds(task, name, index, cell), cell.used)
                     assert reached <= cell.level, f"{task.task_id} {name or 'task'} was not judged"
+
+    def _check_written(self) -> None:
+        """What is kept as bytes for many tasks is what would be made for each of them now."""
+        for task in self.state.tasks.awake.values():
+            assert ENCODER.encode(task_state(task)) == plain_state(task), task.task_id
 
     def _check_breach(self, breach: Breach) -> None:
         """A breach is unique by cell, level and version of the limits, unless it was withdrawn."""

@@ -1,6 +1,7 @@
 """Which library reads and writes, and what of our settings the second one is told."""
 
 import sys
+from typing import get_args
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -10,7 +11,7 @@ from streams.kafka.connection import KafkaConnect
 from streams.kafka.drivers import connect_by
 from streams.kafka.librdkafka.config import client_config, consumer_config, producer_config
 from streams.kafka.librdkafka.connection import RdConnect
-from streams.kafka.settings import Settings, load_settings
+from streams.kafka.settings import Driver, Settings, load_settings
 
 ROOM = "streams.kafka.librdkafka"
 
@@ -51,9 +52,11 @@ def test_a_driver_that_is_not_installed_is_said_in_one_line(
     [
         pytest.param(Settings(), id="the defaults"),
         pytest.param(
-            Settings(request_timeout_ms=3_600_000, transaction_timeout_ms=1), id="beyond its bounds"
+            Settings(request_timeout_ms=1_000, transaction_timeout_ms=1_000), id="the shortest"
         ),
-        pytest.param(Settings(request_timeout_ms=1), id="below its bounds"),
+        pytest.param(
+            Settings(request_timeout_ms=300_000, transaction_timeout_ms=3_600_000), id="the longest"
+        ),
         pytest.param(
             Settings(
                 security_protocol="SASL_PLAINTEXT",
@@ -69,6 +72,31 @@ def test_a_driver_that_is_not_installed_is_said_in_one_line(
 def test_librdkafka_takes_every_name_and_value(settings: Settings) -> None:
     Consumer(consumer_config(settings, "test")).close()
     Producer(producer_config(settings, 0)).close()
+
+
+@pytest.mark.parametrize("driver", get_args(Driver))
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("transaction_timeout_ms", "999", "a whole number from 1000 to 3600000"),
+        ("request_timeout_ms", "999", "a whole number from 1000 to 300000"),
+        ("request_timeout_ms", "300001", "a whole number from 1000 to 300000"),
+    ],
+)
+def test_a_time_that_a_driver_would_change_is_refused_for_each(
+    driver: Driver, name: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        load_settings({f"STOPLOSS_{name.upper()}": value}, driver=driver)
+    assert str(caught.value) == f"STOPLOSS_{name.upper()}: {value!r} is not allowed; use {allowed}"
+
+
+def test_each_driver_is_told_the_times_as_they_are_set() -> None:
+    settings = Settings(request_timeout_ms=1_234, transaction_timeout_ms=1_235)
+    assert consumer_config(settings, "test")["socket.timeout.ms"] == 1_234
+    assert client_config(settings, "test")["socket.connection.setup.timeout.ms"] == 1_234
+    assert producer_config(settings, 0)["transaction.timeout.ms"] == 1_235
+    assert settings.client_kwargs()["request_timeout_ms"] == 1_234
 
 
 def test_tls_and_passwords_have_its_names() -> None:

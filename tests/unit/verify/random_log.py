@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from schemas.decode import Refusal, decode_event
-from schemas.topics import Topic
+from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
 from streams.budget.fold import fold
@@ -17,7 +17,6 @@ from streams.budget.policy import Policy, builtin_policy, policy_json
 from streams.budget.snapshot import drain_changes
 from streams.budget.state import new_partition
 from streams.verify.independent.records import Input, Output, Records
-from streams.verify.reading import OUTPUTS
 from tests.unit.budget.histories import OTHER, POLICY
 from tests.unit.budget.world import OWN_SUBJECT, PARTITION, START_MS, Cause, record
 

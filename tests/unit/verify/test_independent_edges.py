@@ -1,8 +1,10 @@
 """What retention, compaction and a ledger that goes on excuse, and what they do not."""
 
 import base64
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -210,4 +212,81 @@ def test_inputs_that_are_gone_from_the_end_are_missed() -> None:
 
 def test_nothing_is_judged_before_a_ledger_has_written() -> None:
     records = replace(log(0), outputs={})
+    assert differences(records) == []
+
+
+def of_source(
+    kind: str, subject: str, data: object, *, source: int, sequence: int
+) -> tuple[bytes, int]:
+    name = f"s-{source}"
+    return (
+        record(kind, subject, f"{name}/{sequence}", data, START_MS, sequence=sequence, source=name),
+        START_MS,
+    )
+
+
+def uses(source: int, sequence: int) -> tuple[bytes, int]:
+    used = {"phase": "THINK", "input_tokens": 1}
+    return of_source("phase.usage", "T", used, source=source, sequence=sequence)
+
+
+def recovers(source: int, sequence: int) -> tuple[bytes, int]:
+    data = {"by": "ada", "reason": "torn", "action": "refold", "key": "T"}
+    return of_source("task.recovered", OWN_SUBJECT, data, source=source, sequence=sequence)
+
+
+def state_of(records: Records, key: str) -> dict[str, Any]:
+    (*_, last) = [value for _, name, value in records.outputs["tasks"] if name == key.encode()]
+    assert last is not None
+    state: dict[str, Any] = envelope_of(last)["data"]
+    return state
+
+
+def test_of_300_sources_both_forget_the_same_and_count_again_what_those_repeat() -> None:
+    history = [
+        *[uses(source, 5) for source in range(255)],
+        uses(0, 6),  # there is room: it keeps its place, the first
+        uses(255, 5),
+        uses(1, 6),  # there is none: from the second place it becomes the last
+        *[uses(source, 5) for source in range(256, 300)],
+        uses(0, 6),  # forgotten: it counts again, and number 45 is forgotten for it
+        uses(1, 6),  # known
+        uses(45, 5),  # forgotten, and for it number 46
+        uses(47, 5),  # known
+        uses(299, 4),  # known
+    ]
+    records = folded(history)
+    state = state_of(records, "T")
+    assert state["phases"]["THINK"]["counters"]["input_tokens"] == 300 + 2 + 2
+    assert list(state["dedupe"]["sequences"])[-3:] == ["s-299", "s-0", "s-45"]
+    assert len(state["dedupe"]["sequences"]) == 256
+    assert differences(records) == []
+
+
+def test_of_a_partition_whoever_was_silent_for_longest_is_forgotten() -> None:
+    history = [
+        *[recovers(source, 5) for source in range(255)],
+        recovers(0, 6),  # becomes the last, though there is room
+        *[recovers(source, 5) for source in range(255, 258)],
+        recovers(0, 6),  # known
+        recovers(1, 5),  # forgotten
+        recovers(4, 5),  # known
+    ]
+    records = folded(history)
+    told = [
+        envelope_of(value)["data"]["change"]
+        for _, _, value in records.outputs["lifecycle"]
+        if value is not None
+    ]
+    assert told.count("recovered") == 255 + 1 + 3 + 1
+    assert differences(records) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_300_sources_repeat_both_say_the_same_of_it(seed: int) -> None:
+    chance = random.Random(seed)
+    history = [uses(chance.randrange(300), chance.randrange(4)) for _ in range(3_000)]
+    records = folded(history)
+    sequences = state_of(records, "T")["dedupe"]["sequences"]
+    assert len(sequences) == 256
     assert differences(records) == []
