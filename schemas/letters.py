@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from schemas.decode import Headers
 from schemas.outputs import DeadLetterHeader
 
+# Of letters that an agent has written, about what it reads. The ledger's have another one.
+AGENTS_SOURCE = "stoploss-agents"
+
 
 def original_bytes(original: str) -> bytes:
     """Return the bytes of a refused record from the `original` of its dead letter.

@@ -1,0 +1,183 @@
+"""One agent in one process: it waits for Kafka, runs until it is told to stop, and ends where it fails.
+
+It does not mend itself: what it holds in memory may be wrong then, and faust begins an agent that
+failed again a hundred times a second. The supervisor starts the next one.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from schemas.errors import StoplossError, UnavailableError
+from streams.agents.app import FaustApp
+from streams.agents.figures import Figures, plain
+from streams.agents.shell import StageRunner
+from streams.agents.stages import Agent
+from streams.agents.topics import create_topics
+from streams.kafka import failpoints
+from streams.kafka.settings import Settings
+
+log = logging.getLogger("stoploss.agents")
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 10.0
+BEAT_EVERY_S = 0.25
+
+MakeFigures = Callable[[list[tuple[str, int]]], Figures]
+
+
+class AgentFailedError(StoplossError):
+    """A worker cannot go on; the next one restores and repeats what was not committed."""
+
+    def __init__(self, name: str, why: BaseException) -> None:
+        super().__init__(f"{name}: {type(why).__name__}: {why}")
+
+
+async def run_agent(
+    agent: Agent,
+    settings: Settings,
+    *,
+    stop: asyncio.Event | None = None,
+    figures: MakeFigures = plain,
+) -> None:
+    """Run an agent until `stop` is set; waits for Kafka and its topics at the start.
+
+    Args:
+        agent: which.
+        settings: where, and under which prefix.
+        stop: set it to end: an open batch is finished, its offsets are committed.
+        figures: given the sources and their partitions, returns where it says how it is.
+
+    Raises:
+        AgentFailedError: it cannot go on.
+        TopicCreationError: a topic does not fit, or the broker refuses it.
+    """
+    quiet()
+    stop = asyncio.Event() if stop is None else stop
+    stages = await wait_for_topics(agent, settings, stop)
+    if stages is None:
+        return
+    seen = figures(source_partitions(agent, stages))
+    app = FaustApp(agent, settings)
+    runners = [StageRunner(app, stage, settings, seen) for stage in agent.stages]
+    for runner in runners:
+        app.add_stage(runner.stage, stages[runner.stage.name], runner.run)
+
+    async def give_back(*_: object, **__: object) -> None:
+        await _release(app, runners)
+
+    async def restored(*_: object, **__: object) -> None:
+        failpoints.hit("agent_after_restore")
+
+    app.on_partitions_revoked.connect(give_back, weak=False)
+    app.on_rebalance_complete.connect(restored, weak=False)
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(app.start())
+    beating = loop.create_task(_beat(app, seen))
+    try:
+        await _until(stop, app, starting)
+    finally:
+        await _end(app, runners, settings.stop_deadline_ms / 1000)
+        for task in (starting, beating):
+            task.cancel()
+        await asyncio.gather(starting, beating, return_exceptions=True)
+    if app.failure is not None:
+        raise AgentFailedError(agent.name, app.failure)
+    log.info("agents: %s: stopped", agent.name)
+
+
+async def wait_for_topics(
+    agent: Agent, settings: Settings, stop: asyncio.Event
+) -> dict[str, int] | None:
+    """Return the partitions of each stage once all topics are there; None where `stop` came first.
+
+    Raises:
+        TopicCreationError: a topic does not fit, or the broker refuses it.
+    """
+    pause_s, said = BACKOFF_FIRST_S, ""
+    while not stop.is_set():
+        try:
+            return await create_topics(agent, settings)
+        except UnavailableError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("agents: %s: waits for Kafka: %s", agent.name, error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+        pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+    return None
+
+
+def source_partitions(agent: Agent, stages: dict[str, int]) -> list[tuple[str, int]]:
+    """Return every topic that an agent reads, and how many partitions it has."""
+    return list(
+        {
+            source.topic: (source.topic, stages[stage.name])
+            for stage in agent.stages
+            for source in stage.sources
+        }.values()
+    )
+
+
+def quiet() -> None:
+    """Let the libraries say nothing but what is a defect; ours are one line each."""
+    # faust names loggers by the module of a class: those of our subclasses are the last one's.
+    for name in ("faust", "mode", "aiokafka", "asyncio", "streams.agents"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+async def _until(stop: asyncio.Event, app: FaustApp, starting: asyncio.Task[None]) -> None:
+    """Wait for `stop`, or until it cannot go on."""
+    loop = asyncio.get_running_loop()
+    waits = [loop.create_task(stop.wait()), loop.create_task(app.failed.wait())]
+    try:
+        pending: set[asyncio.Task[object]] = {starting, *waits}
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and starting.exception() is not None:
+            app.fail(starting.exception() or RuntimeError("not started"))
+        elif starting.done() and not stop.is_set() and not app.failed.is_set():
+            log.info("agents: %s: runs", app.agent_of.name)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _release(app: FaustApp, runners: list[StageRunner]) -> None:
+    """End what is open, commit what is done, and forget: the partitions are given anew."""
+    for runner in runners:
+        await runner.release()
+    with contextlib.suppress(Exception):  # a group that is moving refuses; then it is done again
+        await app.consumer.commit()
+    app.positions.forget()
+
+
+async def _end(app: FaustApp, runners: list[StageRunner], within_s: float) -> None:
+    """Let go in order, within a bounded time."""
+    app.is_ending = True
+    try:
+        async with asyncio.timeout(within_s):
+            if app.failure is None and app.started:
+                app.consumer.stop_flow()
+                app.flow_control.suspend()
+                app.flow_control.clear()
+                await _release(app, runners)
+            await app.stop()
+    except TimeoutError:
+        log.warning("agents: %s: did not stop in %s s", app.agent_of.name, within_s)
+    except Exception as error:  # noqa: BLE001 - it ends either way; what failed before is the reason
+        log.debug("agents: %s: while stopping: %r", app.agent_of.name, error)
+
+
+async def _beat(app: FaustApp, figures: Figures) -> None:
+    """Say again and again that this loop turns, and what is owned."""
+    prefix = app.settings.topic_prefix
+    while True:
+        owned = app.owned()
+        figures.beat(
+            {(tp.topic.removeprefix(prefix), tp.partition) for tp in owned}, joined=bool(owned)
+        )
+        await asyncio.sleep(BEAT_EVERY_S)
