@@ -168,6 +168,11 @@ class FaustApp(faust.App):
         table = self._tables.get(stage.name)
         return EMPTY if table is None else table.store.of(partition)
 
+    @property
+    def restored(self) -> int:
+        """How many changes have been read from changelogs since the start."""
+        return sum(table.store.restored for table in self._tables.values())
+
     def table(self, stage: Stage) -> Table:
         """Return the table of a stage that has entries."""
         return self._tables[stage.name]

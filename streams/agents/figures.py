@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import MutableSequence
 from typing import cast
 
-BEAT, JOINED, RECORDS, BATCHES, OUTPUTS, REFUSED, TOOK_MS, FIXED = range(8)
+BEAT, RESTORED, RECORDS, BATCHES, OUTPUTS, REFUSED, TOOK_MS, FIXED = range(8)
 
 
 class Figures:
@@ -32,11 +32,11 @@ class Figures:
     def __repr__(self) -> str:
         return f"<Figures {list(self._values[:FIXED])}>"
 
-    def beat(self, owned: set[tuple[str, int]], *, joined: bool) -> None:
-        """Say that the worker lives, whether the group has let it in, and what it owns."""
+    def beat(self, owned: set[tuple[str, int]], restored: int) -> None:
+        """Say that the worker lives, what the group has given it, and how much it has restored."""
         for tp, place in self._places.items():
             self._values[place] = int(tp in owned)
-        self._values[JOINED] = int(joined)
+        self._values[RESTORED] = restored
         self._values[BEAT] += 1
 
     def batch(self, *, records: int, outputs: int, refused: int, took_ms: int) -> None:

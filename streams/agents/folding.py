@@ -118,8 +118,9 @@ def _fold(
 
 
 def _changes(partition: int, entries: Entries[Any]) -> list[Change]:
+    """Return what was changed, in the order of the keys: the broker has a prefix after a crash."""
     encode = msgspec.json.Encoder(decimal_format="number").encode
     return [
         Change(partition, key.encode(), None if entry is None else encode(entry))
-        for key, entry in entries.changed.items()
+        for key, entry in sorted(entries.changed.items(), key=lambda item: item[0])
     ]

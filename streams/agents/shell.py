@@ -27,7 +27,11 @@ from streams.kafka.settings import Settings
 log = logging.getLogger("stoploss.agents")
 
 IDLE_POLL_S = 0.5
-CANCELLED_WITHIN_S = 2.0
+# On a slow machine a batch of the largest size is late again and again: a worker begins with small
+# ones, makes them larger while they are done in an eighth of the time that one has, and smaller when
+# one takes a quarter of it.
+FIRST_RECORDS_MAX = 64
+SMALLEST_RECORDS_MAX = 8
 
 
 class Counting(Protocol):
@@ -48,6 +52,7 @@ class StageRunner:
         self.stage = stage
         self._app, self._settings, self._counting = app, settings, counting
         self._deadline_s = settings.batch_deadline_ms / 1000
+        self._records_max = min(FIRST_RECORDS_MAX, stage.records_max)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -83,7 +88,7 @@ class StageRunner:
         events = [first]
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + self.stage.linger_s
-        while len(events) < self.stage.records_max:
+        while len(events) < self._records_max:
             if not queue.empty():
                 events.append(queue.get_nowait())
                 continue
@@ -135,12 +140,20 @@ class StageRunner:
         failpoints.hit("agent_after_table")
         for message in messages:  # 5.
             app.positions.finish(message.tp, message.offset + 1)
+        took_s = loop.time() - begun_s
+        self._size_next(len(messages), took_s)
         self._counting.batch(
             records=len(messages),
             outputs=len(folded.outputs),
             refused=folded.refused,
-            took_ms=round((loop.time() - begun_s) * 1000),
+            took_ms=round(took_s * 1000),
         )
+
+    def _size_next(self, records: int, took_s: float) -> None:
+        if took_s > self._deadline_s / 4:
+            self._records_max = max(self._records_max // 2, SMALLEST_RECORDS_MAX)
+        elif records >= self._records_max and took_s < self._deadline_s / 8:
+            self._records_max = min(self._records_max * 2, self.stage.records_max)
 
     async def _send_outputs(self, folded: Folded) -> None:
         prefix = self._settings.topic_prefix

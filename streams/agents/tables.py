@@ -28,6 +28,7 @@ class PartitionedStore(memory.Store[bytes, bytes]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.partitions: dict[int, dict[bytes, bytes]] = {}
+        self.restored = 0  # changes read since the start
         self._offsets: dict[int, int] = {}  # of the last change that is in it
 
     def persisted_offset(self, tp: TP) -> int:
@@ -55,6 +56,7 @@ class PartitionedStore(memory.Store[bytes, bytes]):
     ) -> None:
         """Take over what was read from the changelog, in order."""
         for event in batch:
+            self.restored += 1
             message = event.message
             if message.key is not None:
                 self.write(message.partition, message.offset, message.key, message.value)

@@ -1,5 +1,8 @@
 """The topics that agents keep for themselves: what they write to themselves, and their changelogs."""
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import Mapping
 
 from schemas.errors import UnavailableError
@@ -12,6 +15,11 @@ from streams.kafka.topics import (
     create_wanted_topics,
     partition_counts,
 )
+
+log = logging.getLogger("stoploss.agents")
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 10.0
 
 _LARGEST = {"max.message.bytes": str(MESSAGE_BYTES_MAX)}
 # Deletions have to be there as long as a worker may take to read a changelog from its start.
@@ -78,6 +86,35 @@ def _partitions(stage: Stage, counts: Mapping[str, int]) -> int:
     return counts[first]
 
 
-def sources(agent: Agent) -> list[str]:
-    """Return all that an agent reads, without the prefix, each once."""
-    return list(dict.fromkeys(one.topic for stage in agent.stages for one in stage.sources))
+async def wait_for_topics(
+    agent: Agent, settings: Settings, stop: asyncio.Event
+) -> dict[str, int] | None:
+    """Return the partitions of each stage once all topics are there; None where `stop` came first.
+
+    Raises:
+        TopicCreationError: a topic does not fit, or the broker refuses it.
+    """
+    pause_s, said = BACKOFF_FIRST_S, ""
+    while not stop.is_set():
+        try:
+            return await create_topics(agent, settings)
+        except UnavailableError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("agents: %s: waits for Kafka: %s", agent.name, error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+        pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+    return None
+
+
+def source_partitions(agent: Agent, stages: dict[str, int]) -> list[tuple[str, int]]:
+    """Return every topic that an agent reads, and how many partitions it has."""
+    return list(
+        {
+            source.topic: (source.topic, stages[stage.name])
+            for stage in agent.stages
+            for source in stage.sources
+        }.values()
+    )

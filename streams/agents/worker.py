@@ -7,24 +7,19 @@ failed again a hundred times a second. The supervisor starts the next one.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 
-from schemas.errors import StoplossError, UnavailableError
+from schemas.errors import StoplossError
 from streams.agents.app import FaustApp
 from streams.agents.figures import Figures, plain
 from streams.agents.shell import StageRunner
 from streams.agents.stages import Agent
-from streams.agents.topics import create_topics
+from streams.agents.topics import source_partitions, wait_for_topics
 from streams.kafka import failpoints
 from streams.kafka.settings import Settings
 
 log = logging.getLogger("stoploss.agents")
 
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 10.0
 BEAT_EVERY_S = 0.25
-
-MakeFigures = Callable[[list[tuple[str, int]]], Figures]
 
 
 class AgentFailedError(StoplossError):
@@ -39,7 +34,7 @@ async def run_agent(
     settings: Settings,
     *,
     stop: asyncio.Event | None = None,
-    figures: MakeFigures = plain,
+    figures: Figures | None = None,
 ) -> None:
     """Run an agent until `stop` is set; waits for Kafka and its topics at the start.
 
@@ -47,7 +42,7 @@ async def run_agent(
         agent: which.
         settings: where, and under which prefix.
         stop: set it to end: an open batch is finished, its offsets are committed.
-        figures: given the sources and their partitions, returns where it says how it is.
+        figures: where it says how it is; nowhere where left out.
 
     Raises:
         AgentFailedError: it cannot go on.
@@ -55,12 +50,30 @@ async def run_agent(
     """
     quiet()
     stop = asyncio.Event() if stop is None else stop
-    stages = await wait_for_topics(agent, settings, stop)
-    if stages is None:
-        return
-    seen = figures(source_partitions(agent, stages))
-    app = FaustApp(agent, settings)
-    runners = [StageRunner(app, stage, settings, seen) for stage in agent.stages]
+    beating = _Beating(settings.topic_prefix)
+    if figures is not None:
+        beating.begin(figures)
+    try:
+        stages = await wait_for_topics(agent, settings, stop)
+        if stages is not None:
+            if figures is None:
+                figures = plain(source_partitions(agent, stages))
+                beating.begin(figures)
+            await _run(agent, settings, stop, stages, figures, beating)
+    finally:
+        await beating.end()
+
+
+async def _run(
+    agent: Agent,
+    settings: Settings,
+    stop: asyncio.Event,
+    stages: dict[str, int],
+    figures: Figures,
+    beating: "_Beating",
+) -> None:
+    app = beating.app = FaustApp(agent, settings)
+    runners = [StageRunner(app, stage, settings, figures) for stage in agent.stages]
     for runner in runners:
         app.add_stage(runner.stage, stages[runner.stage.name], runner.run)
 
@@ -72,53 +85,16 @@ async def run_agent(
 
     app.on_partitions_revoked.connect(give_back, weak=False)
     app.on_rebalance_complete.connect(restored, weak=False)
-    loop = asyncio.get_running_loop()
-    starting = loop.create_task(app.start())
-    beating = loop.create_task(_beat(app, seen))
+    starting = asyncio.get_running_loop().create_task(app.start())
     try:
         await _until(stop, app, starting)
     finally:
         await _end(app, runners, settings.stop_deadline_ms / 1000)
-        for task in (starting, beating):
-            task.cancel()
-        await asyncio.gather(starting, beating, return_exceptions=True)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
     if app.failure is not None:
         raise AgentFailedError(agent.name, app.failure)
     log.info("agents: %s: stopped", agent.name)
-
-
-async def wait_for_topics(
-    agent: Agent, settings: Settings, stop: asyncio.Event
-) -> dict[str, int] | None:
-    """Return the partitions of each stage once all topics are there; None where `stop` came first.
-
-    Raises:
-        TopicCreationError: a topic does not fit, or the broker refuses it.
-    """
-    pause_s, said = BACKOFF_FIRST_S, ""
-    while not stop.is_set():
-        try:
-            return await create_topics(agent, settings)
-        except UnavailableError as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("agents: %s: waits for Kafka: %s", agent.name, error)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await stop.wait()
-        pause_s = min(pause_s * 2, BACKOFF_MAX_S)
-    return None
-
-
-def source_partitions(agent: Agent, stages: dict[str, int]) -> list[tuple[str, int]]:
-    """Return every topic that an agent reads, and how many partitions it has."""
-    return list(
-        {
-            source.topic: (source.topic, stages[stage.name])
-            for stage in agent.stages
-            for source in stage.sources
-        }.values()
-    )
 
 
 def quiet() -> None:
@@ -172,12 +148,30 @@ async def _end(app: FaustApp, runners: list[StageRunner], within_s: float) -> No
         log.debug("agents: %s: while stopping: %r", app.agent_of.name, error)
 
 
-async def _beat(app: FaustApp, figures: Figures) -> None:
-    """Say again and again that this loop turns, and what is owned."""
-    prefix = app.settings.topic_prefix
-    while True:
-        owned = app.owned()
-        figures.beat(
-            {(tp.topic.removeprefix(prefix), tp.partition) for tp in owned}, joined=bool(owned)
-        )
-        await asyncio.sleep(BEAT_EVERY_S)
+class _Beating:
+    """Says again and again that the loop turns, and what the worker owns."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._task: asyncio.Task[None] | None = None
+        self.app: FaustApp | None = None
+
+    def begin(self, figures: Figures) -> None:
+        """Say it there."""
+        self._task = asyncio.get_running_loop().create_task(self._beat(figures))
+
+    async def end(self) -> None:
+        """Say nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _beat(self, figures: Figures) -> None:
+        while True:
+            app = self.app
+            owned = set() if app is None else app.owned()
+            figures.beat(
+                {(tp.topic.removeprefix(self._prefix), tp.partition) for tp in owned},
+                0 if app is None else app.restored,
+            )
+            await asyncio.sleep(BEAT_EVERY_S)
