@@ -15,7 +15,7 @@ from faust.types import TP
 
 from streams.agents.stages import Agent, Stage
 from streams.agents.tables import EMPTY, Table
-from streams.agents.transport import Positions, Transport
+from streams.agents.transport import Consumer, Positions, Transport
 from streams.kafka.settings import Settings
 
 COMMIT_EVERY_S = 1.0
@@ -127,6 +127,11 @@ class FaustApp(faust.App):
 
     def _new_producer_transport(self) -> Transport:
         return Transport(self.conf.broker_producer, self)
+
+    def on_rebalance_end(self) -> None:
+        """Read on: the entries are restored, the offsets looked up, the queues empty."""
+        super().on_rebalance_end()
+        cast("Consumer", self.consumer).let_sources_in()
 
     def _create_directories(self) -> None:
         """Write no files."""

@@ -6,6 +6,8 @@ What is different from faust's own, and why:
 - It commits what has been acknowledged, and takes the gap before a record for acknowledged together
   with the record itself: a crash there loses it. Every batch of the ledger ends with such a gap, its
   commit marker. Here an offset is committed when the shell says so, and for no other reason.
+- After a restore it lets records in, looks up where to go on, and only then empties the queues: what
+  came in between is lost, and committed with what comes next. Here the sources are let in last.
 - It knows of TLS and SASL by classes of its own; here clients are made as all of ours are.
 """
 
@@ -99,9 +101,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Commits what the shell has finished, nothing else."""
+    """Commits what the shell has finished, nothing else; lets sources in when all else is done."""
 
     _stops = 0
+    _is_open = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._waiting: set[TP] = set()  # sources that are to be let in
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -109,8 +116,31 @@ class Consumer(driver.Consumer):
     def stop_flow(self) -> None:
         """Hand on no more records; what waits, and some of what was fetched, is dropped."""
         self._stops += 1
+        self._is_open = False
+        self._waiting.clear()
+        self._buffered_partitions.clear()
         own(self.app).positions.reached.clear()
         super().stop_flow()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Let changelogs in at once, and sources when the queues have been emptied."""
+        tps = set(tps)
+        changelogs = {tp for tp in tps if self._is_changelog_tp(tp)}
+        super().resume_partitions(changelogs)
+        self._waiting |= tps - changelogs
+        if self._is_open:
+            self.let_sources_in()
+
+    def let_sources_in(self) -> None:
+        """Everything is as it was before the group moved: read on."""
+        self._is_open = True
+        waiting, self._waiting = self._waiting, set()
+        super().resume_partitions(waiting)
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """A queue has room again; while the group moves, nothing is let in for that."""
+        if self._is_open:
+            super().on_buffer_drop(tp)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - faust's
         """Fetch, and note what has been reached, if nothing of it was dropped on the way."""

@@ -1,10 +1,11 @@
 """An agent on the real broker: what faust is known to do wrong is not seen in what comes out."""
 
+import signal
 import uuid
 from collections.abc import AsyncIterator
 
 import aiokafka
-import aiokafka.errors
+import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -94,6 +95,29 @@ async def test_a_crash_anywhere_is_not_seen_in_what_comes_out(
     async with world.worker():
         await world.until_done()
     assert await outcome(world) == expected
+
+
+async def test_a_worker_that_was_stopped_in_a_batch_writes_nothing_more(
+    world: AgentsWorld, bootstrap_servers: str
+) -> None:
+    expected = await undisturbed(bootstrap_servers)
+    await world.send(EXECUTIONS)
+    stopped = await world.begin(STOPLOSS_FAILPOINT="agent_after_outputs:3:stop")
+    process = psutil.Process(stopped.process.pid)
+    await eventually(lambda: is_stopped(process), WITHIN_S)
+    async with world.worker():
+        await world.until_done()
+        before = await world.classes()
+        process.send_signal(signal.SIGCONT)
+        assert await stopped.ended() == 1
+        assert "in a batch" in stopped.said or "a batch took" in stopped.said
+        await world.until_done()
+    assert await world.classes() == before
+    assert await outcome(world) == expected
+
+
+async def is_stopped(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_STOPPED)
 
 
 async def test_partitions_go_to_a_second_worker_and_come_back(

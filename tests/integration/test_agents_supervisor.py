@@ -88,7 +88,8 @@ class Agents:
 
     async def ended(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it; return how it ended."""
-        self.process.send_signal(number)
+        if self.process.returncode is None:
+            self.process.send_signal(number)
         async with asyncio.timeout(40):
             code = await self.process.wait()
             await self._reading
@@ -100,12 +101,12 @@ async def started() -> AsyncIterator[list[Agents]]:
     agents: list[Agents] = []
     yield agents
     for one in agents:
-        if one.process.returncode is None:
-            await one.ended(signal.SIGKILL)
+        await one.ended(signal.SIGKILL)
 
 
 async def begin(world: AgentsWorld, started: list[Agents], **more: str) -> Agents:
-    agents = Agents(await start("agents", "baselines", env=environ(world.settings, **more)))
+    env = environ(world.settings, **more)
+    agents = Agents(await start("agents", "baselines", env=env, stdout=asyncio.subprocess.DEVNULL))
     started.append(agents)
     return agents
 
@@ -149,6 +150,7 @@ async def test_workers_end_with_their_supervisor_however_it_ends(
         return not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
     await eventually(gone, WITHIN_S)
+    assert await agents.ended() == -signal.SIGKILL
 
 
 async def test_one_that_stands_still_is_replaced_and_that_is_said(
