@@ -191,6 +191,11 @@ class FaustApp(faust.App):
         except ConsumerNotStarted:
             return set()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether sources are read: entries are restored, and the group does not move."""
+        return self.started and self.flow_control.is_active() and not self.rebalancing
+
     def is_current(self, message: Message) -> bool:
         """Whether a record was read since the group last gave partitions, and still is ours."""
         return (

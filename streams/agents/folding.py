@@ -66,7 +66,7 @@ def fold_batch(stage: Stage, prefix: str, records: Sequence[Read], stored: Store
 def _decode(source: Source, topic: str, record: Read) -> Inbound | Refusal:
     value = record.value
     if value is None:
-        return refusal("not_an_event", "value", "null", f"a record of {source.type}")
+        return refusal("not_an_event", "value", "null", "a record that says something")
     if len(value) > MESSAGE_BYTES_MAX:
         return refusal("too_large", "value", f"{len(value)} bytes", f"at most {MESSAGE_BYTES_MAX}")
     try:
@@ -75,8 +75,8 @@ def _decode(source: Source, topic: str, record: Read) -> Inbound | Refusal:
         what, _, where = str(error).partition(" - at `$")
         return refusal("invalid_field", where.rstrip("`").lstrip(".") or "value", "", what)
     except UNREADABLE as error:
-        return refusal("not_json", "value", start_of(value), f"JSON of {source.type} ({error})")
-    if data.type != source.type:
+        return refusal("not_json", "value", start_of(value), f"JSON ({error})")
+    if source.type is not None and data.type != source.type:
         return refusal("unknown_type", "type", data.type, source.type)
     return Inbound(
         topic,

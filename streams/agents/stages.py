@@ -6,7 +6,7 @@ a task's children live where their root does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -76,11 +76,11 @@ class Outbound(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Source:
-    """A topic that a stage reads. `type` is that of the envelope; others are refused."""
+    """A topic that a stage reads. `type` is that of the envelope; None: the decoder tells all."""
 
     topic: str
     decoder: msgspec.json.Decoder[Any]
-    type: str
+    type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,19 @@ class InternalTopic:
 
     topic: str
     kept_ms: int = INTERNAL_KEPT_MS
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """That time passes is a record as well: one in so many seconds, in a topic of one partition.
+
+    Whoever owns that partition writes it. `make` is given the wall clock in milliseconds since 1970;
+    what a fold knows of time comes from there, and from the records.
+    """
+
+    topic: str
+    every_s: float
+    make: Callable[[int], bytes]
 
 
 class Entries(MutableMapping[str, Entry], Generic[Entry]):
@@ -186,13 +199,15 @@ class Agent:
         name: as in `stoploss agents NAME`.
         stages: each with an offset of its own.
         internal: what it writes to itself.
-        reads: public topics that have to be there besides the sources.
+        writes: public topics that have to be there besides the sources.
+        ticks: what tells it that time passes.
     """
 
     name: str
     stages: tuple[Stage, ...]
     internal: tuple[InternalTopic, ...] = ()
-    writes: tuple[Topic, ...] = field(default=())
+    writes: tuple[Topic, ...] = ()
+    ticks: tuple[Ticks, ...] = ()
 
     @property
     def group(self) -> str:

@@ -42,7 +42,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await run_agent(AGENTS["{name}"], load_settings(), stop=stop)
+    await run_agent(AGENTS["baselines"], load_settings(), stop=stop)
 asyncio.run(main())
 """
 
@@ -194,22 +194,22 @@ class AgentsWorld:
         return found
 
     @contextlib.asynccontextmanager
-    async def worker(self, **environ: str) -> AsyncIterator["Worker"]:
+    async def worker(self, program: str = WORKER) -> AsyncIterator["Worker"]:
         """Run one worker as a process until the end of the block, then end it as SIGTERM does."""
-        worker = await self.begin(**environ)
+        worker = await self.begin(program)
         try:
             yield worker
         finally:
             await worker.end()
 
-    async def begin(self, **environ: str) -> "Worker":
+    async def begin(self, program: str = WORKER, **environ: str) -> "Worker":
         """Begin a worker."""
         path = Path.cwd()
         own = {name: value for name, value in os.environ.items() if not name.startswith("STOPLOSS")}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            WORKER.format(name=self.agent.name),
+            program,
             env=own
             | {
                 "STOPLOSS_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,

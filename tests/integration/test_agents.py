@@ -1,10 +1,12 @@
 """An agent on the real broker: what faust is known to do wrong is not seen in what comes out."""
 
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator
 
 import aiokafka
+import msgspec
 import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -243,3 +245,53 @@ async def test_it_waits_for_topics_that_are_not_there_yet_and_ends_when_told(
 
 async def says(worker: Worker, what: str) -> bool:
     return what in worker.said
+
+
+TICKING = """
+import asyncio, logging, signal
+import msgspec
+from schemas.topics import Topic
+from streams.agents.stages import Agent, InternalTopic, Outbound, Source, Stage, Ticks
+from streams.agents.worker import run_agent
+from streams.kafka.settings import load_settings
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+TOPIC = "agents-ticking-ticks"
+def count(entries, record):
+    entries["ticks"] = entries.get("ticks", 0) + 1
+    said = {"count": entries["ticks"], "wall_ms": record.data}
+    return [Outbound(Topic.ALERTS, b"ticks", msgspec.json.encode(said))]
+AGENT = Agent(
+    name="ticking",
+    stages=(
+        Stage(name="count", sources=(Source(TOPIC, msgspec.json.Decoder(int)),), fold=count, entry=int),
+    ),
+    internal=(InternalTopic(TOPIC),),
+    writes=(Topic.ALERTS,),
+    ticks=(Ticks(TOPIC, 0.2, msgspec.json.encode),),
+)
+async def main():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await run_agent(AGENT, load_settings(), stop=stop)
+asyncio.run(main())
+"""
+
+
+async def test_that_time_passes_is_a_record_of_one_owner(world: AgentsWorld) -> None:
+    async def ticks() -> list[int]:
+        found = [msgspec.json.decode(one.value) for one in await world.records(Topic.ALERTS)]
+        assert [one["count"] for one in found] == list(range(1, len(found) + 1))
+        return [one["wall_ms"] for one in found]
+
+    async def has(count: int) -> bool:
+        return len(await ticks()) >= count
+
+    before_ms = time.time_ns() // 1_000_000
+    async with world.worker(TICKING), world.worker(TICKING):
+        await eventually(lambda: has(5), WITHIN_S)
+    told = await ticks()
+    async with world.worker(TICKING):
+        await eventually(lambda: has(len(told) + 3), WITHIN_S)
+    walls = await ticks()
+    assert walls == sorted(walls)
+    assert walls[0] >= before_ms
