@@ -345,7 +345,7 @@ async def raise_if_refused(log: Log, watches: Sequence[Watch], written: Sequence
     """
     for watch, at in zip(watches, written, strict=True):
         await until_visible(log, Topic.DEAD_LETTERS, watch.partition)
-        for letter in await log.dead_letters(watch.partition, first=watch.dead_letters):
+        for letter in await log.refused_events(watch.partition, watch.dead_letters):
             if letter.input.offset == at.offset:
                 raise RefusedEventError(Refused(letter.reason, letter.detail), at)
 

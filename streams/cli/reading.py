@@ -218,13 +218,19 @@ class Log:
                     beats[partition] = Beat(record.timestamp, data)
         return beats
 
-    async def dead_letters(
-        self, partition: int, *, first: int | None = None, since_ms: int | None = None
-    ) -> list[DeadLetter]:
-        """Return the dead letters of a partition from an offset or a time on."""
-        if since_ms is not None:
-            first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
+    async def dead_letters(self, partition: int, *, since_ms: int) -> list[DeadLetter]:
+        """Return the dead letters of a partition from a time on, the agents' among them."""
+        first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
         return [letter.data async for _, letter in self.letters(partition, first)]
+
+    async def refused_events(self, partition: int, first: int) -> list[DeadLetter]:
+        """Return the dead letters about `events`, from an offset on."""
+        events = self.settings.topic(Topic.EVENTS)
+        return [
+            letter.data
+            async for _, letter in self.letters(partition, first)
+            if letter.data.input.topic == events
+        ]
 
     async def letters(
         self, partition: int, first: int | None = None

@@ -1,4 +1,4 @@
-"""`stoploss up` and `stoploss ledger`: what runs until it is told to stop."""
+"""`stoploss up`, `stoploss ledger` and `stoploss agents`: what runs until it is told to stop."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,10 @@ from typing import Annotated
 import msgspec
 import typer
 
+from schemas.errors import InvalidFieldError
+from streams.agents import metrics as agents_metrics
+from streams.agents import supervisor as agents_supervisor
+from streams.agents.registry import AGENTS
 from streams.cli.exits import Exit, say
 from streams.cli.options import DEFAULT_DIR, Dir, Json
 from streams.cli.place import Place, kafka_is_named, local_settings
@@ -70,6 +74,37 @@ def ledger(
     """
     logs_to_stderr()
     supervisor.main(load_settings(), workers)
+
+
+def agents(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]", help=f"Which: {', '.join(AGENTS)}; all if left out."),
+    ] = None,
+) -> None:
+    """Run agents over what the ledger writes, each in a process of its own, until Ctrl-C.
+
+    While Kafka is away, or its topics are not there yet, they wait. One that ends is started again,
+    and so is one that stands still although records wait for it.
+
+    Example: STOPLOSS_BOOTSTRAP_SERVERS=kafka:9092 stoploss agents baselines
+    """
+    logs_to_stderr()
+    for name in names or ():
+        if name not in AGENTS:
+            raise InvalidFieldError("NAME", name, f"one of {', '.join(AGENTS)}")
+    raise typer.Exit(asyncio.run(_agents(load_settings(), list(dict.fromkeys(names or AGENTS)))))
+
+
+async def _agents(settings: Settings, names: list[str]) -> int:
+    stopped_by = Signals()
+    export = agents_metrics.start_metrics(settings)
+    try:
+        async with stopped_by.watched():
+            await agents_supervisor.supervise(settings, names, stopped_by.event, export.metrics)
+    finally:
+        export.close()
+    return stopped_by.exit_code
 
 
 async def _up(folder: Path, *, as_json: bool) -> int:

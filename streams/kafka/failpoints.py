@@ -37,6 +37,14 @@ POINTS = (
     "in_revocation",  # the group takes the partitions back, batches are open
     "operator_before_commit",  # the same for what operators write together
     "operator_after_commit",
+    "agent_after_fold",  # of an agent's batch; nothing of it has left
+    "agent_in_outputs",  # the broker has the first of what it causes
+    "agent_after_outputs",  # the broker has all of it, and nothing of the entries
+    "agent_in_table",  # the broker has the first of the entries
+    "agent_after_table",  # the broker has everything, and the offsets are not committed
+    "agent_before_commit",
+    "agent_after_commit",
+    "agent_after_restore",  # the entries are read, and no record yet
 )
 # Enough turns of the event loop that a request is written, too few for its answer to come.
 TURNS_TO_WRITE = 20

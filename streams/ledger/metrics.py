@@ -3,28 +3,21 @@
 No instrument is called per event: a call costs a microsecond, an event three.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-import prometheus_client
 from msgspec import Struct
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 
-from schemas.errors import InvalidFieldError
 from schemas.fields import Mode
 from streams.kafka.settings import Settings
+from streams.kafka.telemetry import open_readers
 from streams.ledger.health import Health
 
-log = logging.getLogger("stoploss.ledger")
-
-OTLP_EVERY_MS = 10_000
 PROMETHEUS_PORT_DEFAULT = 9464
 MS_BUCKETS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240)
 MODES: dict[Mode, int] = {mode: index for index, mode in enumerate(Mode)}
@@ -152,26 +145,5 @@ def start_metrics(settings: Settings, worker: int = 0) -> MetricsExport:
     Raises:
         InvalidFieldError: the port that was asked for is taken.
     """
-    if settings.otlp_endpoint is not None:
-        exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint)
-        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=OTLP_EVERY_MS)
-        return MetricsExport([reader], lambda: None)
-    port = (settings.prometheus_port or PROMETHEUS_PORT_DEFAULT) + worker
-    registry = prometheus_client.CollectorRegistry()
-    try:
-        server, thread = prometheus_client.start_http_server(
-            port, settings.prometheus_host, registry
-        )
-    except OSError as error:
-        if settings.prometheus_port is not None:
-            raise InvalidFieldError("prometheus_port", port, f"a free port ({error})") from None
-        log.info("ledger: no metrics endpoint: port %s is taken; STOPLOSS_PROMETHEUS_PORT", port)
-        return MetricsExport([], lambda: None)
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    log.info("ledger: metrics at http://%s:%s/metrics", settings.prometheus_host, port)
-    return MetricsExport([PrometheusMetricReader(registry=registry)], close)
+    opened = open_readers(settings, "ledger", PROMETHEUS_PORT_DEFAULT, worker)
+    return MetricsExport(opened.readers, opened.close)

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,16 @@ import prometheus_client
 import pytest
 import typer.main
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 
 from schemas.topics import DAY_MS, SPECS, Topic
+from streams.agents.metrics import MetricsExport as AgentsExport
+from streams.agents.watchdog import Standing
 from streams.budget.alert_rules import default_alert_rules
 from streams.budget.policy import builtin_policy, policy_json
 from streams.cli.main import app
 from streams.kafka.settings import Settings
+from streams.kafka.telemetry import Readers, nobody
 from streams.ledger.health import Health
 from streams.ledger.metrics import MetricsExport
 
@@ -37,7 +40,7 @@ COMMAND = re.compile(
 )
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-METRIC = re.compile(r"stoploss[._]ledger[._]\w+")
+METRIC = re.compile(r"stoploss[._](?:ledger|agents)[._]\w+")
 VARIABLE = re.compile(r"STOPLOSS_[A-Z_]*[A-Z]")
 SETTING_LIKE = re.compile(r"(?:\w+_ms|(?:sasl|ssl|otlp|prometheus|bootstrap|topic)_\w+)")
 
@@ -134,29 +137,46 @@ def table_rows(document: Path, heading: str) -> list[list[str]]:
 @cache
 def metric_names() -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of all instruments, and what Prometheus calls them."""
-    memory, registry = InMemoryMetricReader(), prometheus_client.CollectorRegistry()
-    export = MetricsExport([memory, PrometheusMetricReader(registry=registry)], lambda: None)
+    names: set[str] = set()
+    prometheus: set[str] = set()
+    for tell in (of_the_ledger, of_the_agents):
+        memory, registry = InMemoryMetricReader(), prometheus_client.CollectorRegistry()
+        close = tell([memory, PrometheusMetricReader(registry=registry)])
+        data: Any = memory.get_metrics_data()
+        names |= {
+            metric.name
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+        prometheus |= {
+            # Prometheus gives counters their suffix when they are shown.
+            f"{family.name}_total" if family.type == "counter" else family.name
+            for family in registry.collect()
+            if family.name.startswith("stoploss")
+        }
+        close()
+    return frozenset(names), frozenset(prometheus)
+
+
+def of_the_ledger(readers: list[MetricReader]) -> Callable[[], None]:
+    """Use every instrument once."""
+    export = MetricsExport(readers, lambda: None)
     metrics = export.metrics
     metrics.owned(0, restore_ms=1.0)
     metrics.failed(0, "fenced")
     metrics.committed(
         0, events=1, records=1, commit_ms=1.0, latency_ms=1.0, dead_letters=Counter(["not_json"])
     )
-    data: Any = memory.get_metrics_data()
-    names = {
-        metric.name
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    prometheus = {
-        # Prometheus gives counters their suffix when they are shown.
-        f"{family.name}_total" if family.type == "counter" else family.name
-        for family in registry.collect()
-        if family.name.startswith("stoploss")
-    }
-    export.close()
-    return frozenset(names), frozenset(prometheus)
+    return export.close
+
+
+def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
+    """Use every instrument once."""
+    export = AgentsExport(Readers(readers, nobody))
+    export.metrics.agent("baselines").standings = {("executions", 0): Standing(1, 2)}
+    export.metrics.restarted("baselines", "stalled")
+    return export.close
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

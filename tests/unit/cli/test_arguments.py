@@ -179,7 +179,7 @@ WHY = ("--reason", "a test")
             pytest.param(
                 ("dead-letters", "show", number),
                 f"N: '{number}' is not allowed; use PARTITION:OFFSET of the refused record, such as "
-                "0:42, as `stoploss dead-letters` lists it",
+                "0:42 or executions/0:42, as `stoploss dead-letters` lists it",
                 id=f"letter {number}",
             )
             for number in ("42", "0:", ":1", "a:1", "0:1:2", "0:1234567890123456789")

@@ -8,6 +8,7 @@ COMMANDS = (
     "up",
     "demo",
     "ledger",
+    "agents",
     "topics create",
     "import",
     "replay",
@@ -28,7 +29,7 @@ COMMANDS = (
     "dead-letters show",
     "dead-letters replay",
 )
-WITHOUT_JSON = {"ledger"}  # it answers nothing
+WITHOUT_JSON = {"ledger", "agents"}  # it answers nothing
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,133 @@
+"""What can be measured of the agents from outside: OpenTelemetry instruments of the supervisor.
+
+What a worker has counted is read when somebody collects; what its predecessors counted is kept.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+
+from streams.agents.figures import BATCHES, OUTPUTS, RECORDS, REFUSED, TOOK_MS, Figures
+from streams.agents.watchdog import Place, Standing
+from streams.kafka.settings import Settings
+from streams.kafka.telemetry import Readers, nobody, open_readers
+
+PROMETHEUS_PORT_DEFAULT = 9564
+
+
+class AgentFigures:
+    """What is known of one agent, over all its workers."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.standings: Mapping[Place, Standing] = {}
+        self._before = {RECORDS: 0, BATCHES: 0, OUTPUTS: 0, REFUSED: 0}
+        self._now: Figures | None = None
+
+    def __repr__(self) -> str:
+        return f"<AgentFigures {self.lag()} behind>"
+
+    def begins(self, figures: Figures) -> None:
+        """Another worker counts from now on."""
+        if self._now is not None:
+            for place in self._before:
+                self._before[place] += self._now[place]
+        self._now = figures
+
+    def counted(self, place: int) -> int:
+        """Return what has been counted since the supervisor began."""
+        return self._before[place] + (0 if self._now is None else self._now[place])
+
+    @property
+    def took_ms(self) -> int:
+        """How long the last batch took."""
+        return 0 if self._now is None else self._now[TOOK_MS]
+
+    def lag(self) -> dict[str, int]:
+        """Return how many offsets wait, by topic."""
+        found: dict[str, int] = {}
+        for (topic, _), standing in self.standings.items():
+            found[topic] = found.get(topic, 0) + standing.lag
+        return found
+
+
+class AgentsMetrics:
+    """The instruments."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.agents: dict[str, AgentFigures] = {}
+        self._restarts = meter.create_counter("stoploss.agents.restarts", unit="{restart}")
+        meter.create_observable_gauge("stoploss.agents.lag", [self._lag], unit="{record}")
+        meter.create_observable_gauge("stoploss.agents.running", [self._running], unit="1")
+        meter.create_observable_gauge("stoploss.agents.last_batch", [self._took], unit="ms")
+        for name, unit, place in (
+            ("records", "{record}", RECORDS),
+            ("batches", "{batch}", BATCHES),
+            ("outputs", "{record}", OUTPUTS),
+            ("dead_letters", "{record}", REFUSED),
+        ):
+            meter.create_observable_counter(
+                f"stoploss.agents.{name}", [self._counted(place)], unit=unit
+            )
+
+    def agent(self, name: str) -> AgentFigures:
+        """Return where what is known of an agent is kept."""
+        return self.agents.setdefault(name, AgentFigures())
+
+    def restarted(self, name: str, kind: str) -> None:
+        """Count a worker that was replaced: it `ended`, or it `stalled`."""
+        self._restarts.add(1, {"agent": name, "kind": kind})
+
+    def _lag(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for name, agent in list(self.agents.items()):
+            for topic, lag in agent.lag().items():
+                yield Observation(lag, {"agent": name, "topic": topic})
+
+    def _running(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for name, agent in list(self.agents.items()):
+            yield Observation(int(agent.running), {"agent": name})
+
+    def _took(self, _options: CallbackOptions) -> Iterable[Observation]:
+        for name, agent in list(self.agents.items()):
+            yield Observation(agent.took_ms, {"agent": name})
+
+    def _counted(self, place: int) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            for name, agent in list(self.agents.items()):
+                yield Observation(agent.counted(place), {"agent": name})
+
+        return observe
+
+
+class MetricsExport:
+    """The instruments of one supervisor, and where they go; `close` sends what is left."""
+
+    def __init__(self, opened: Readers) -> None:
+        self._provider = MeterProvider(
+            metric_readers=opened.readers,
+            resource=Resource.create({"service.name": "stoploss-agents"}),
+            shutdown_on_exit=False,
+        )
+        self._close = opened.close
+        self.metrics = AgentsMetrics(self._provider.get_meter("stoploss.agents"))
+
+    def close(self) -> None:
+        """Send what is left, and give the port back."""
+        self._provider.shutdown()
+        self._close()
+
+
+def unseen() -> AgentsMetrics:
+    """Return instruments that nobody reads."""
+    return MetricsExport(Readers([], nobody)).metrics
+
+
+def start_metrics(settings: Settings) -> MetricsExport:
+    """Start exporting, as the settings say.
+
+    Raises:
+        InvalidFieldError: the port that was asked for is taken.
+    """
+    return MetricsExport(open_readers(settings, "agents", PROMETHEUS_PORT_DEFAULT))

@@ -1,0 +1,197 @@
+"""What runs around the stages: take a batch, fold it, send, remember, and only then let it be committed.
+
+The order of a batch, in which a crash anywhere is a repetition that changes nothing:
+1. fold, from what is stored: nothing has left yet;
+2. send what it causes, and wait until the broker has all of it;
+3. send what becomes of the entries to the changelog, and wait until the broker has all of that;
+4. put it into the store;
+5. say that the offsets are done; they are committed some time later.
+A crash before 3. sends the same records again, under the same ids. One during 3. leaves entries that
+have the batch in them beside entries that do not: each holds how far it has come in its sources.
+
+A batch is bounded in records and in time, and ends before the group gives its partitions to another.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+from streams.agents.app import Delivered, Event, FaustApp, Message, Queue
+from streams.agents.folding import Change, Folded, fold_batch
+from streams.agents.stages import Stage
+from streams.kafka import failpoints
+from streams.kafka.settings import Settings
+
+log = logging.getLogger("stoploss.agents")
+
+IDLE_POLL_S = 0.5
+# On a slow machine a batch of the largest size is late again and again: a worker begins with small
+# ones, makes them larger while they are done in an eighth of the time that one has, and smaller when
+# one takes a quarter of it.
+FIRST_RECORDS_MAX = 64
+SMALLEST_RECORDS_MAX = 8
+
+
+class Counting(Protocol):
+    """Where a shell says what it does."""
+
+    def batch(self, *, records: int, outputs: int, refused: int, took_ms: int) -> None:
+        """One batch is done."""
+
+
+class LateBatchError(Exception):
+    """A batch takes too long: the group may have given its partitions to another."""
+
+
+class StageRunner:
+    """Runs one stage of an agent in a worker."""
+
+    def __init__(self, app: FaustApp, stage: Stage, settings: Settings, counting: Counting) -> None:
+        self.stage = stage
+        self._app, self._settings, self._counting = app, settings, counting
+        self._deadline_s = settings.batch_deadline_ms / 1000
+        self._records_max = min(FIRST_RECORDS_MAX, stage.records_max)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<StageRunner {self.stage.name} {'idle' if self._idle.is_set() else 'in a batch'}>"
+
+    async def run(self, queue: Queue) -> None:
+        """Handle what comes, for ever.
+
+        Raises:
+            LateBatchError: a batch was not done in time.
+            Exception: Kafka does not take what is sent.
+        """
+        while True:
+            events = await self._take(queue)
+            self._idle.clear()
+            try:
+                current = [each.message for each in events if self._app.is_current(each.message)]
+                if current:
+                    await self._in_time(current)
+            finally:
+                self._idle.set()
+
+    async def release(self) -> None:
+        """Wait until no batch is open, for as long as one may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._deadline_s):
+                await self._idle.wait()
+
+    async def _take(self, queue: Queue) -> list[Event]:
+        """Wait for records; return what comes within a moment of the first, up to a number."""
+        first = await self._first(queue)
+        events = [first]
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + self.stage.linger_s
+        while len(events) < self._records_max:
+            if not queue.empty():
+                events.append(queue.get_nowait())
+                continue
+            try:
+                async with asyncio.timeout_at(ends_s):
+                    events.append(await queue.get())
+            except TimeoutError:
+                break
+        return events
+
+    async def _first(self, queue: Queue) -> Event:
+        while True:
+            if queue.empty():
+                self._note_idle()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_POLL_S):
+                    return await queue.get()
+
+    def _note_idle(self) -> None:
+        """All that was handed on is done: also what had no record, such as a commit marker."""
+        positions = self._app.positions
+        sources = {f"{self._settings.topic_prefix}{one.topic}" for one in self.stage.sources}
+        for tp, offset in list(positions.reached.items()):
+            if tp.topic in sources:
+                positions.finish(tp, offset)
+
+    async def _in_time(self, messages: Sequence[Message]) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._batch(messages)
+        except TimeoutError:
+            raise LateBatchError(f"{self.stage.name}: a batch took {self._deadline_s} s") from None
+
+    async def _batch(self, messages: Sequence[Message]) -> None:
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        app, stage = self._app, self.stage
+        folded = fold_batch(  # 1.
+            stage, self._settings.topic_prefix, messages, lambda number: app.stored(stage, number)
+        )
+        failpoints.hit("agent_after_fold")
+        await self._send_outputs(folded)  # 2.
+        failpoints.hit("agent_after_outputs")
+        if loop.time() - begun_s > self._deadline_s:
+            # The process was stopped meanwhile. Somebody else may have these partitions by now, and
+            # would not learn of what is written to their changelog.
+            raise LateBatchError(f"{stage.name}: stood still in a batch")
+        await self._remember(folded.changes)  # 3. and 4.
+        failpoints.hit("agent_after_table")
+        for message in messages:  # 5.
+            app.positions.finish(message.tp, message.offset + 1)
+        took_s = loop.time() - begun_s
+        self._size_next(len(messages), took_s)
+        self._counting.batch(
+            records=len(messages),
+            outputs=len(folded.outputs),
+            refused=folded.refused,
+            took_ms=round(took_s * 1000),
+        )
+
+    def _size_next(self, records: int, took_s: float) -> None:
+        if took_s > self._deadline_s / 4:
+            self._records_max = max(self._records_max // 2, SMALLEST_RECORDS_MAX)
+        elif records >= self._records_max and took_s < self._deadline_s / 8:
+            self._records_max = min(self._records_max * 2, self.stage.records_max)
+
+    async def _send_outputs(self, folded: Folded) -> None:
+        prefix = self._settings.topic_prefix
+        sender = self._app.sender
+        deliveries = []
+        for index, output in enumerate(folded.outputs):
+            topic = f"{prefix}{output.topic}"
+            deliveries.append(
+                await sender.send(topic, output.key, output.value, output.partition, None, None)
+            )
+            if index == 0 and failpoints.is_armed("agent_in_outputs"):
+                await deliveries[0]
+                failpoints.hit("agent_in_outputs")
+        await _all(deliveries)
+
+    async def _remember(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        table = self._app.table(self.stage)
+        sender = self._app.sender
+        deliveries = []
+        for index, change in enumerate(changes):
+            deliveries.append(
+                await sender.send(
+                    table.topic, change.key, change.value, change.partition, None, None
+                )
+            )
+            if index == 0 and failpoints.is_armed("agent_in_table"):
+                await deliveries[0]
+                failpoints.hit("agent_in_table")
+        for change, delivered in zip(changes, await _all(deliveries), strict=True):
+            table.store.write(change.partition, delivered.offset, change.key, change.value)
+
+
+async def _all(deliveries: Sequence[Awaitable[Delivered]]) -> Sequence[Delivered]:
+    """Wait for every delivery.
+
+    Raises:
+        KafkaError: the first that failed.
+    """
+    return await asyncio.gather(*deliveries)
