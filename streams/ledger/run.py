@@ -7,10 +7,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import aiokafka.errors
@@ -20,6 +19,7 @@ from streams.budget.policy import builtin_policy
 from streams.budget.sleep import Patience
 from streams.kafka.appender import Appender
 from streams.kafka.drivers import connect_by
+from streams.kafka.loop import loop_factory
 from streams.kafka.settings import Settings
 from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
@@ -186,15 +186,6 @@ def run_process(settings: Settings, worker: int = 0, stop_fd: int | None = None)
             runner.run(_until_told(settings, export.metrics, stop_fd))
     finally:
         export.close()
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return how to make the fastest event loop there is on this platform."""
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415 - it does not exist on Windows
-
-    return uvloop.new_event_loop
 
 
 async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int | None) -> None:
