@@ -51,17 +51,24 @@ Prefix = Annotated[
         description="1 to 100 letters, digits, dots, underscores and hyphens",
     ),
 ]
+RedisUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(rediss?://[^/\s]+|unix:///)\S*$",
+        description="redis://host:port/0, or rediss:// with TLS",
+    ),
+]
 PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
 # What both drivers take: librdkafka has these bounds, and a value means the same with either.
 TransactionMs = Annotated[int, Meta(ge=1_000, le=3_600_000)]
 RequestMs = Annotated[int, Meta(ge=1_000, le=300_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Text = Annotated[str, Meta(min_length=1)]
-SECRET = frozenset({"sasl_password", "ssl_key_password"})
+SECRET = frozenset({"sasl_password", "ssl_key_password", "redis_url"})  # it may hold a password
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that has to be known before a process can talk to Kafka and show its metrics."""
+    """Everything that has to be known before a process can talk to Kafka and Redis, and be measured."""
 
     bootstrap_servers: Text = "127.0.0.1:9092"
     topic_prefix: Prefix = DEFAULT_PREFIX
@@ -79,6 +86,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     ssl_certfile: Text | None = None
     ssl_keyfile: Text | None = None
     ssl_key_password: Text | None = None
+
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"  # of the view, and of whoever looks at it
 
     otlp_endpoint: Text | None = None
     prometheus_port: Port | None = None  # None: not asked for, so a taken port is no error

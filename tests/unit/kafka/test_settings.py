@@ -74,6 +74,11 @@ def test_the_file_of_the_current_folder_is_read(
             id="SASL without a name",
         ),
         pytest.param(
+            {"STOPLOSS_REDIS_URL": "http://:secret@host"},
+            "STOPLOSS_REDIS_URL: '…' is not allowed; use redis://host:port/0, or rediss:// with TLS",
+            id="not of a Redis, and its password is not shown",
+        ),
+        pytest.param(
             {"STOPLOSS_SSL_KEYFILE": "key.pem"},
             "ssl_certfile: None is not allowed; use a certificate: ssl_keyfile is given",
             id="a key without its certificate",
