@@ -61,6 +61,7 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("up", running.up, "Run everything on this machine until Ctrl-C."),
     ("ledger", running.ledger, "Run the ledger, for production."),
     ("agents", running.agents, "Run the agents over what the ledger writes."),
+    ("view", running.view, "Run the view in Redis, for production."),
     ("import", importing.import_logs, "Turn the logs of coding agents into events."),
     ("replay", replaying.replay, "Judge history offline: what would have been blocked?"),
     ("tasks", tasks.tasks, "List tasks, the nearest to its limit first."),

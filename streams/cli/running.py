@@ -1,4 +1,4 @@
-"""`stoploss up`, `stoploss ledger` and `stoploss agents`: what runs until it is told to stop."""
+"""`stoploss up`, `ledger`, `agents` and `view`: what runs until it is told to stop."""
 
 import asyncio
 import contextlib
@@ -28,6 +28,7 @@ from streams.ledger import supervisor
 from streams.ledger.metrics import start_metrics
 from streams.ledger.run import run_ledger
 from streams.local.cluster import LocalCluster
+from streams.view.run import run_process as run_view_process
 
 
 class UpAnswer(msgspec.Struct, frozen=True):
@@ -105,6 +106,24 @@ async def _agents(settings: Settings, names: list[str]) -> int:
     finally:
         export.close()
     return stopped_by.exit_code
+
+
+def view(
+    *,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Delete what is in Redis and read the topics anew."),
+    ] = False,
+) -> None:
+    """Run the view for production: it keeps in Redis what people look at.
+
+    Where Kafka and Redis are stands in STOPLOSS_BOOTSTRAP_SERVERS and STOPLOSS_REDIS_URL, or in
+    stoploss.toml; while one of them is away the view waits. Losing Redis loses nothing.
+
+    Example: STOPLOSS_REDIS_URL=redis://redis:6379/0 stoploss view
+    """
+    logs_to_stderr()
+    run_view_process(load_settings(), rebuild=rebuild)
 
 
 async def _up(folder: Path, *, as_json: bool) -> int:

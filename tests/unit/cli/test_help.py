@@ -9,6 +9,7 @@ COMMANDS = (
     "demo",
     "ledger",
     "agents",
+    "view",
     "topics create",
     "import",
     "replay",
@@ -29,7 +30,7 @@ COMMANDS = (
     "dead-letters show",
     "dead-letters replay",
 )
-WITHOUT_JSON = {"ledger", "agents"}  # it answers nothing
+WITHOUT_JSON = {"ledger", "agents", "view"}  # they answer nothing
 
 
 @pytest.mark.parametrize("command", COMMANDS)
