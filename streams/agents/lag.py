@@ -1,5 +1,6 @@
 """How far an agent has come in its sources, asked of the broker alone."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from schemas.errors import UnavailableError
 from streams.agents.watchdog import Place, Standing
 from streams.kafka.leftovers import pass_over_leftovers
 from streams.kafka.settings import Settings
+
+# aiokafka tries again by itself for longer than a worker may stand still.
+ANSWER_WITHIN_S = 10.0
 
 
 class Standings:
@@ -42,11 +46,12 @@ class Standings:
         }
         try:
             # In this order: what comes meanwhile is not taken for what was overtaken.
-            ends = await self._consumer.end_offsets(list(tps))
-            firsts = await self._consumer.beginning_offsets(list(tps))
-            committed = await self._admin.list_consumer_group_offsets(
-                self._settings.group_id(group)
-            )
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                ends = await self._consumer.end_offsets(list(tps))
+                firsts = await self._consumer.beginning_offsets(list(tps))
+                committed = await self._admin.list_consumer_group_offsets(
+                    self._settings.group_id(group)
+                )
         except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
             raise UnavailableError(
                 f"Kafka at {self._settings.bootstrap_servers}: {error!r}"

@@ -131,6 +131,7 @@ class _Keeper:
         self, process: SpawnProcess, seen: figures.Figures, stop: asyncio.Event
     ) -> str | None:
         """Wait until the worker has ended, or has to be; return why, where it stopped moving."""
+        self._why = None
         stalled = asyncio.Event()
         loop = asyncio.get_running_loop()
         watching = loop.create_task(self._watch(seen, stalled))
@@ -146,17 +147,17 @@ class _Keeper:
         """Look at the worker again and again; ends when it stands still."""
         clock = asyncio.get_running_loop().time
         watchdog = Watchdog(clock(), self._patience.stall_s)
-        while True:
-            with contextlib.suppress(UnavailableError):
+        while self._why is None:
+            try:
                 async with opened(self._settings) as standings:
                     self._why = await self._look(watchdog, seen, standings)
-                    stalled.set()
-                    return
-            self._why = watchdog.look(clock(), _signs(seen), None)
-            if self._why is not None:
-                stalled.set()
-                return
-            await asyncio.sleep(self._patience.look_every_s)
+            except UnavailableError:
+                self._why = watchdog.look(clock(), _signs(seen), None)
+            except Exception:  # here the room ends: a worker that is not watched still works
+                log.exception("agents: %s: cannot be watched", self._agent.name)
+            if self._why is None:
+                await asyncio.sleep(self._patience.look_every_s)
+        stalled.set()
 
     async def _look(self, watchdog: Watchdog, seen: figures.Figures, standings: Standings) -> str:
         """Return why the worker has to be replaced, once it has to.
@@ -202,6 +203,8 @@ def _worker(
         code = 0
     except StoplossError as error:
         log.error("agents: %s", error)  # noqa: TRY400 - one line
+    except Exception:
+        log.exception("agents: %s: a defect", name)
     finally:
         # A consumer's thread that hangs would be waited for, and the next worker with it.
         logging.shutdown()

@@ -147,7 +147,8 @@ class Consumer(driver.Consumer):
         stops = self._stops
         async for tp, message in super().getmany(timeout):
             yield tp, message
-        if stops == self._stops and self.flow_active:
+        # A consumer that failed, or is ending, drops what it has fetched and says nothing of it.
+        if stops == self._stops and self.flow_active and not self.should_stop:
             sources = [tp for tp in self._get_active_partitions() if not self._is_changelog_tp(tp)]
             thread = cast("ConsumerThread", self._thread)
             own(self.app).positions.reached.update(thread.reached(sources))

@@ -119,8 +119,13 @@ class AgentsWorld:
     agent: Agent
     workers: list["Worker"] = field(default_factory=list)
 
-    async def send(self, executions: Sequence[tuple[str, bytes]], each: int = 50) -> None:
-        """Append executions as the ledger does: in transactions, each to its task's partition."""
+    async def send(
+        self, executions: Sequence[tuple[str, bytes]], each: int = 50, *, waits: bool = True
+    ) -> None:
+        """Append executions as the ledger does: in transactions, each to its task's partition.
+
+        It waits until all of them are visible, unless somebody's transaction is meant to stay open.
+        """
         topic = self.settings.topic(Topic.EXECUTIONS)
         producer = aiokafka.AIOKafkaProducer(
             **self.settings.producer_kwargs(), transactional_id=f"{self.settings.topic_prefix}led"
@@ -128,9 +133,27 @@ class AgentsWorld:
         async with producer:
             for at in range(0, len(executions), each):
                 async with producer.transaction():
-                    for key, value in executions[at : at + each]:
-                        partition = partition_for(key.encode(), PARTITIONS)
-                        await producer.send(topic, value, key.encode(), partition)
+                    deliveries = [
+                        await producer.send(
+                            topic, value, key.encode(), partition_for(key.encode(), PARTITIONS)
+                        )
+                        for key, value in executions[at : at + each]
+                    ]
+                    await asyncio.gather(*deliveries)
+        if waits:
+            await eventually(self._all_is_visible, WITHIN_S)
+
+    async def _all_is_visible(self) -> bool:
+        """Whether no transaction is open: the broker writes its markers after it has answered."""
+        name = self.settings.topic(Topic.EXECUTIONS)
+        tps = [TopicPartition(name, partition) for partition in range(PARTITIONS)]
+        kwargs = self.settings.consumer_kwargs()
+        async with (
+            aiokafka.AIOKafkaConsumer(**kwargs) as committed,
+            aiokafka.AIOKafkaConsumer(**kwargs | {"isolation_level": "read_uncommitted"}) as all_,
+        ):
+            visible: dict[TopicPartition, int] = await committed.end_offsets(tps)
+            return bool(visible == await all_.end_offsets(tps))
 
     async def standings(self) -> dict[Place, Standing]:
         stages = {
