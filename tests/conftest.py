@@ -9,10 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 from streams.local.broker import KafkaBroker
 from streams.local.redis import RedisServer
+
+# How fast examples come is a property of the machine: beside other work on it they are slow, and no
+# test fails for that.
+hypothesis.settings.register_profile(
+    "stoploss",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+hypothesis.settings.load_profile("stoploss")
 
 # A shell that runs something in the background has it ignore Ctrl-C, and so do our child processes;
 # tests that send one would wait in vain, though nothing is wrong.
