@@ -70,6 +70,15 @@ CLAIMS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "a reader loses some of what it has read",
+        ("simulation/test_histories.py", "integration/test_kafka_session.py"),
+    ),
+    (
+        "events are deleted before they are folded, at the start or out of the middle",
+        ("integration/test_ledger_faults.py", "faults/test_gone.py"),
+    ),
+    ("`tasks` is emptied, or made anew", ("integration/test_tasks_lost.py",)),
+    (
         "an operator loses the group's offsets, or sets them back",
         ("faults/test_group_offsets.py",),
     ),
