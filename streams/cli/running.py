@@ -28,7 +28,9 @@ from streams.ledger import supervisor
 from streams.ledger.metrics import start_metrics
 from streams.ledger.run import run_ledger
 from streams.local.cluster import LocalCluster
+from streams.view import metrics as view_metrics
 from streams.view.run import run_process as run_view_process
+from streams.view.run import run_view
 
 
 class UpAnswer(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ def up(
     folder: Dir = DEFAULT_DIR,
     as_json: Json = False,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: Kafka, Redis, the topics and the ledger.
+    """Run everything on this machine until Ctrl-C: Kafka, Redis, topics, ledger, view and agents.
 
     The data stays in the folder. Other commands find it there. With STOPLOSS_BOOTSTRAP_SERVERS set,
     that Kafka is used and none is started.
@@ -150,7 +152,7 @@ def _show(answer: UpAnswer) -> None:
         print(f"Redis   {answer.redis_url}")
     if answer.dir is not None:
         print(f"data    {answer.dir}")
-    print("ledger  running\n")
+    print("ledger, view and agents running\n")
     where = "" if answer.dir in (None, str(DEFAULT_DIR)) else f" --dir {shlex.quote(answer.dir)}"
     print("In another terminal:")
     print(f"  stoploss import claude-code ~/.claude/projects{where}")
@@ -190,7 +192,7 @@ class Signals:
 
 @contextlib.asynccontextmanager
 async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[Place]:
-    """Give a Kafka with topics and a ledger on it, and a Redis; they end with the block.
+    """Give a Kafka with topics and a ledger on it, a Redis with the view, agents; they end with the block.
 
     Args:
         folder: of the local cluster, where no Kafka is named.
@@ -210,6 +212,8 @@ async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[P
             place = Place(settings=settings, folder=folder, redis_url=cluster.redis_url)
         await _topics(place.settings)
         await stack.enter_async_context(_ledger(place.settings))
+        await stack.enter_async_context(_view(place.settings, place.redis_url))
+        await stack.enter_async_context(_all_agents(place.settings))
         yield place
 
 
@@ -227,6 +231,37 @@ async def _ledger(settings: Settings) -> AsyncIterator[None]:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(run_ledger(settings, stop=stop, metrics=export.metrics))
+            try:
+                yield
+            finally:
+                stop.set()
+    finally:
+        export.close()
+
+
+@contextlib.asynccontextmanager
+async def _view(settings: Settings, redis_url: str | None) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    export = view_metrics.start_metrics(settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_view(settings, redis_url, stop, metrics=export.metrics))
+            try:
+                yield
+            finally:
+                stop.set()
+    finally:
+        export.close()
+
+
+@contextlib.asynccontextmanager
+async def _all_agents(settings: Settings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    export = agents_metrics.start_metrics(settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = agents_supervisor.supervise(settings, list(AGENTS), stop, export.metrics)
+            group.create_task(running)
             try:
                 yield
             finally:
