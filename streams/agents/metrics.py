@@ -58,18 +58,40 @@ class AgentsMetrics:
 
     def __init__(self, meter: Meter) -> None:
         self.agents: dict[str, AgentFigures] = {}
-        self._restarts = meter.create_counter("stoploss.agents.restarts", unit="{restart}")
-        meter.create_observable_gauge("stoploss.agents.lag", [self._lag], unit="{record}")
-        meter.create_observable_gauge("stoploss.agents.running", [self._running], unit="1")
-        meter.create_observable_gauge("stoploss.agents.last_batch", [self._took], unit="ms")
-        for name, unit, place in (
-            ("records", "{record}", RECORDS),
-            ("batches", "{batch}", BATCHES),
-            ("outputs", "{record}", OUTPUTS),
-            ("dead_letters", "{record}", REFUSED),
+        self._restarts = meter.create_counter(
+            "stoploss.agents.restarts",
+            unit="{restart}",
+            description="Workers that were replaced, by agent and kind: they ended, or stalled",
+        )
+        meter.create_observable_gauge(
+            "stoploss.agents.lag",
+            [self._lag],
+            unit="{record}",
+            description="Records there and not done, by agent and topic",
+        )
+        meter.create_observable_gauge(
+            "stoploss.agents.running",
+            [self._running],
+            unit="1",
+            description="1 while a worker runs, by agent",
+        )
+        meter.create_observable_gauge(
+            "stoploss.agents.last_batch",
+            [self._took],
+            unit="ms",
+            description="The last batch, from its first record until it is done, by agent",
+        )
+        for name, unit, place, description in (
+            ("records", "{record}", RECORDS, "Records read and done, by agent"),
+            ("batches", "{batch}", BATCHES, "Batches done, by agent"),
+            ("outputs", "{record}", OUTPUTS, "Records sent, dead letters among them, by agent"),
+            ("dead_letters", "{record}", REFUSED, "Records that could not be read, by agent"),
         ):
             meter.create_observable_counter(
-                f"stoploss.agents.{name}", [self._counted(place)], unit=unit
+                f"stoploss.agents.{name}",
+                [self._counted(place)],
+                unit=unit,
+                description=description,
             )
 
     def agent(self, name: str) -> AgentFigures:

@@ -33,27 +33,84 @@ class PartitionFigures(Struct):
     mode: Mode = Mode.OBSERVE
 
 
+def _lag(figures: PartitionFigures) -> int:
+    return figures.lag
+
+
+def _open_tasks(figures: PartitionFigures) -> int:
+    return figures.open_tasks
+
+
+def _mode(figures: PartitionFigures) -> int:
+    return MODES[figures.mode]
+
+
 class LedgerMetrics:
     """The instruments; partitions and health are looked at when somebody collects."""
 
     def __init__(self, meter: Meter) -> None:
         self._partitions: dict[int, PartitionFigures] = {}
         self._health: Callable[[], Health] = lambda: Health.STARTING
-        self._events = meter.create_counter("stoploss.ledger.events", unit="{event}")
-        self._batches = meter.create_counter("stoploss.ledger.batches", unit="{batch}")
-        self._records = meter.create_counter("stoploss.ledger.records", unit="{record}")
-        self._dead_letters = meter.create_counter("stoploss.ledger.dead_letters", unit="{record}")
-        self._failures = meter.create_counter("stoploss.ledger.batch_failures", unit="{batch}")
-        self._commit_ms = meter.create_histogram("stoploss.ledger.commit", unit="ms")
-        self._latency_ms = meter.create_histogram("stoploss.ledger.event_to_commit", unit="ms")
-        self._restore_ms = meter.create_histogram("stoploss.ledger.restore", unit="ms")
-        self._observe(meter, "stoploss.ledger.lag", "{event}", lambda figures: figures.lag)
-        self._observe(meter, "stoploss.ledger.open_tasks", "{task}", lambda p: p.open_tasks)
-        self._observe(meter, "stoploss.ledger.mode", "1", lambda p: MODES[p.mode])
-        meter.create_observable_gauge(
-            "stoploss.ledger.partitions_owned", [self._observe_owned], unit="{partition}"
+        self._events = meter.create_counter(
+            "stoploss.ledger.events",
+            unit="{event}",
+            description="Events folded and committed, by partition",
         )
-        meter.create_observable_gauge("stoploss.ledger.health", [self._observe_health], unit="1")
+        self._batches = meter.create_counter(
+            "stoploss.ledger.batches",
+            unit="{batch}",
+            description="Transactions committed, by partition",
+        )
+        self._records = meter.create_counter(
+            "stoploss.ledger.records",
+            unit="{record}",
+            description="Records written by them, by partition",
+        )
+        self._dead_letters = meter.create_counter(
+            "stoploss.ledger.dead_letters",
+            unit="{record}",
+            description="Records refused, by reason",
+        )
+        self._failures = meter.create_counter(
+            "stoploss.ledger.batch_failures",
+            unit="{batch}",
+            description="Batches or partitions that failed, by partition and kind",
+        )
+        self._commit_ms = meter.create_histogram(
+            "stoploss.ledger.commit",
+            unit="ms",
+            description="One transaction, from begin to committed",
+        )
+        self._latency_ms = meter.create_histogram(
+            "stoploss.ledger.event_to_commit",
+            unit="ms",
+            description="Of the oldest event of a batch: from its append to the commit, by two clocks",
+        )
+        self._restore_ms = meter.create_histogram(
+            "stoploss.ledger.restore",
+            unit="ms",
+            description="From taking a partition over until it is read on, by partition",
+        )
+        for name, unit, read, description in (
+            ("lag", "{event}", _lag, "Events there and not committed, by partition"),
+            ("open_tasks", "{task}", _open_tasks, "Open tasks, by partition"),
+            ("mode", "1", _mode, "0 observe, 1 partial, 2 enforce, by partition"),
+        ):
+            meter.create_observable_gauge(
+                f"stoploss.ledger.{name}", [self._of_each(read)], unit=unit, description=description
+            )
+        meter.create_observable_gauge(
+            "stoploss.ledger.partitions_owned",
+            [self._observe_owned],
+            unit="{partition}",
+            description="Partitions of this process",
+        )
+        meter.create_observable_gauge(
+            "stoploss.ledger.health",
+            [self._observe_health],
+            unit="1",
+            description="The number of the process's state, which is the label state",
+        )
 
     @property
     def partitions(self) -> list[int]:
@@ -98,14 +155,14 @@ class LedgerMetrics:
         """Count a batch that was not confirmed, or a partition that was lost."""
         self._failures.add(1, {"partition": partition, "kind": kind})
 
-    def _observe(
-        self, meter: Meter, name: str, unit: str, read: Callable[[PartitionFigures], int]
-    ) -> None:
+    def _of_each(
+        self, read: Callable[[PartitionFigures], int]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
             for partition, figures in list(self._partitions.items()):
                 yield Observation(read(figures), {"partition": partition})
 
-        meter.create_observable_gauge(name, [observe], unit=unit)
+        return observe
 
     def _observe_owned(self, _options: CallbackOptions) -> Iterable[Observation]:
         yield Observation(len(self._partitions))

@@ -21,13 +21,39 @@ class ViewMetrics:
     def __init__(self, meter: Meter) -> None:
         self._lags: Callable[[], Mapping[str, int]] = dict
         self._age_ms: Callable[[], int | None] = lambda: None
-        self._records = meter.create_counter("stoploss.view.records", unit="{record}")
-        self._unreadable = meter.create_counter("stoploss.view.unreadable", unit="{record}")
-        self._failures = meter.create_counter("stoploss.view.failures", unit="{failure}")
-        self._rebuilds = meter.create_counter("stoploss.view.rebuilds", unit="{rebuild}")
-        self._apply_ms = meter.create_histogram("stoploss.view.apply", unit="ms")
-        meter.create_observable_gauge("stoploss.view.lag", [self._observe_lag], unit="{record}")
-        meter.create_observable_gauge("stoploss.view.age", [self._observe_age], unit="ms")
+        self._records = meter.create_counter(
+            "stoploss.view.records",
+            unit="{record}",
+            description="Records that are in Redis, by topic",
+        )
+        self._unreadable = meter.create_counter(
+            "stoploss.view.unreadable",
+            unit="{record}",
+            description="Records that could not be read and were left out, by topic",
+        )
+        self._failures = meter.create_counter(
+            "stoploss.view.failures",
+            unit="{failure}",
+            description="What went wrong, by kind: redis, kafka, overtaken, damaged",
+        )
+        self._rebuilds = meter.create_counter(
+            "stoploss.view.rebuilds", unit="{rebuild}", description="Rebuilds that began"
+        )
+        self._apply_ms = meter.create_histogram(
+            "stoploss.view.apply", unit="ms", description="Bringing one read to Redis"
+        )
+        meter.create_observable_gauge(
+            "stoploss.view.lag",
+            [self._observe_lag],
+            unit="{record}",
+            description="Records that are not in Redis yet, by topic and partition",
+        )
+        meter.create_observable_gauge(
+            "stoploss.view.age",
+            [self._observe_age],
+            unit="ms",
+            description="How old is what Redis shows; nothing while it is rebuilt",
+        )
 
     def watch(
         self, lags: Callable[[], Mapping[str, int]], age_ms: Callable[[], int | None]

@@ -25,10 +25,12 @@ from streams.kafka.settings import Settings
 from streams.kafka.telemetry import Readers, nobody
 from streams.ledger.health import Health
 from streams.ledger.metrics import MetricsExport
+from streams.view.metrics import ViewExport
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs/operations.md"
 TROUBLESHOOTING = ROOT / "docs/TROUBLESHOOTING.md"
+METRICS = ROOT / "docs/metrics.md"
 DOCUMENTS = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 # It names what is to come, and that is not there yet.
 OF_TOMORROW = {ROOT / "docs/plan.md"}
@@ -40,7 +42,7 @@ COMMAND = re.compile(
 )
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-METRIC = re.compile(r"stoploss[._](?:ledger|agents)[._]\w+")
+METRIC = re.compile(r"stoploss[._](?:ledger|agents|view)[._]\w+")
 VARIABLE = re.compile(r"STOPLOSS_[A-Z_]*[A-Z]")
 SETTING_LIKE = re.compile(r"(?:\w+_ms|(?:sasl|ssl|otlp|prometheus|bootstrap|topic)_\w+)")
 
@@ -139,7 +141,7 @@ def metric_names() -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of all instruments, and what Prometheus calls them."""
     names: set[str] = set()
     prometheus: set[str] = set()
-    for tell in (of_the_ledger, of_the_agents):
+    for tell in (of_the_ledger, of_the_agents, of_the_view):
         memory, registry = InMemoryMetricReader(), prometheus_client.CollectorRegistry()
         close = tell([memory, PrometheusMetricReader(registry=registry)])
         data: Any = memory.get_metrics_data()
@@ -176,6 +178,17 @@ def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
     export = AgentsExport(Readers(readers, nobody))
     export.metrics.agent("baselines").standings = {("executions", 0): Standing(1, 2)}
     export.metrics.restarted("baselines", "stalled")
+    return export.close
+
+
+def of_the_view(readers: list[MetricReader]) -> Callable[[], None]:
+    """Use every instrument once."""
+    export = ViewExport(Readers(readers, nobody))
+    metrics = export.metrics
+    metrics.watch(lambda: {"tasks/0": 1}, lambda: 1)
+    metrics.applied({"tasks": 1}, {"tasks": 1}, 1.0)
+    metrics.failed("redis")
+    metrics.rebuilds()
     return export.close
 
 
@@ -238,7 +251,10 @@ def test_every_metric_that_is_named_exists_and_every_one_is_explained() -> None:
     names, prometheus = metric_names()
     named = {name for document in DOCUMENTS for name in METRIC.findall(document.read_text("utf-8"))}
     assert named - names - prometheus == set()
-    rows = table_rows(OPERATIONS, "### Metrics")
+    headings = [
+        f"## {title}" for title in re.findall(r"^## (.+)$", METRICS.read_text(), re.MULTILINE)
+    ]
+    rows = [row for heading in headings for row in table_rows(METRICS, heading)]
     assert {row[0].strip("`") for row in rows} == names
     assert {row[1].strip("`") for row in rows} == prometheus
 
