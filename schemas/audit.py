@@ -25,7 +25,7 @@ class Action(enum.StrEnum):
 
 
 class Audit(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One change: `subject` is a task id, `mode`, `policy` or `report/TASK`.
+    """One change: `subject` is a task id, `mode`, `policy`, `grant` (to all) or `report/TASK`.
 
     `before` and `after` hold what changed, by field. `origin` is the record that says it, where one
     does; `policy` is the whole policy, normalised, of a `policy_set`.

@@ -16,6 +16,7 @@ from streams.budget.policy_reader import Document, Reader
 TABLE = "alerts"
 MULTIPLE_MAX = 100  # of a baseline
 TASKS_MAX = 1_000_000
+REPORTS_MAX = 1_000_000
 COUNT_MAX = 1_000_000_000
 PERIOD_MS_MAX = 90 * 24 * 3_600_000  # what alerts follow from is kept no longer
 PLACES = 4
@@ -62,6 +63,26 @@ class FailureRule(Struct, frozen=True, kw_only=True):
     quiet_ms: int
 
 
+class InflationRule(Struct, frozen=True, kw_only=True):
+    """The share of critical tasks, judged where at least `count_min` began in the window.
+
+    What it fires above is the policy's `governance.critical_share_max`; it is resolved at
+    `resolves_part` of that.
+    """
+
+    resolves_part: float
+    window_ms: int
+    count_min: int
+
+
+class AccessRule(Struct, frozen=True, kw_only=True):
+    """Reports that one reader has read in a window."""
+
+    fires_above: float
+    resolves_at: float
+    window_ms: int
+
+
 class AlertRules(Struct, frozen=True, kw_only=True):
     """The thresholds of all alerts over many tasks, by the alert's name."""
 
@@ -72,6 +93,8 @@ class AlertRules(Struct, frozen=True, kw_only=True):
     breaker_open: BreakerRule
     queue_depth: QueueRule
     ledger_write_failures: FailureRule
+    importance_inflation: InflationRule
+    access_anomaly: AccessRule
 
 
 @cache
@@ -121,6 +144,8 @@ def _read(reader: Reader) -> AlertRules:
         breaker_open=_breaker(reader, "breaker_open"),
         queue_depth=_queue(reader, "queue_depth"),
         ledger_write_failures=_failure(reader, "ledger_write_failures"),
+        importance_inflation=_inflation(reader, "importance_inflation"),
+        access_anomaly=_access(reader, "access_anomaly"),
     )
     reader.finish()
     return rules
@@ -180,6 +205,30 @@ def _queue(rules: Reader, name: str) -> QueueRule:
 def _failure(rules: Reader, name: str) -> FailureRule:
     reader = rules.child(name)
     rule = FailureRule(quiet_ms=reader.whole("quiet_ms", 1, PERIOD_MS_MAX))
+    reader.finish()
+    return rule
+
+
+def _inflation(rules: Reader, name: str) -> InflationRule:
+    reader = rules.child(name)
+    part = reader.decimal("resolves_part", above=0, at_most=1, places=PLACES)
+    rule = InflationRule(
+        resolves_part=float(part),
+        window_ms=reader.whole("window_ms", 1, PERIOD_MS_MAX),
+        count_min=reader.whole("count_min", 1, COUNT_MAX),
+    )
+    reader.finish()
+    return rule
+
+
+def _access(rules: Reader, name: str) -> AccessRule:
+    reader = rules.child(name)
+    fires_above, resolves_at = _thresholds(reader, name, at_most=REPORTS_MAX)
+    rule = AccessRule(
+        fires_above=fires_above,
+        resolves_at=resolves_at,
+        window_ms=reader.whole("window_ms", 1, PERIOD_MS_MAX),
+    )
     reader.finish()
     return rule
 

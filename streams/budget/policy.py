@@ -20,6 +20,7 @@ from schemas.fields import Complexity, Fail, Importance, Metric, Scope, Verdict
 from schemas.nesting import is_deeper
 from streams.budget.alert_rules import TABLE as ALERTS
 from streams.budget.alert_rules import AlertRules, read_alert_rules
+from streams.budget.governance_rules import GovernanceRules, read_governance_rules
 from streams.budget.ladder import LEVELS, SHARE_PLACES, Shares
 from streams.budget.policy_reader import Document, Reader
 
@@ -106,7 +107,7 @@ class Policy(Struct, frozen=True):
     clock: ClockRules
     dedupe_recent: int
     explanations: Explanations
-    critical_requires_review: bool
+    governance: GovernanceRules
     alerts: AlertRules
 
     def lists(self, phase: str) -> bool:
@@ -173,6 +174,11 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
 def builtin_policy() -> Policy:
     """Return the policy in the package, the user's own starting point."""
     return policy_from_toml(_builtin_text(), "builtin.toml")
+
+
+def default_governance_rules() -> GovernanceRules:
+    """Return what holds where nobody has set a policy."""
+    return builtin_policy().governance
 
 
 def policy_json(policy: Policy) -> bytes:
@@ -252,7 +258,7 @@ def _checked(document: object, origin: str) -> Policy:
     recent = dedupe.whole("recent", 1, 4_096)
     dedupe.finish()
     explanations = _read_explanations(top.child("explanations"))
-    requires_review = _read_governance(top.child("governance"))
+    governance = read_governance_rules(top.child("governance"))
     definitions = top.child("definitions")
     for importance_name in Importance:
         definitions.text(importance_name, 1_000)
@@ -277,7 +283,7 @@ def _checked(document: object, origin: str) -> Policy:
         clock=clock,
         dedupe_recent=recent,
         explanations=explanations,
-        critical_requires_review=requires_review,
+        governance=governance,
         alerts=alerts,
     )
 
@@ -391,18 +397,6 @@ def _read_explanations(reader: Reader) -> Explanations:
     )
     reader.finish()
     return found
-
-
-def _read_governance(reader: Reader) -> bool:
-    requires_review = reader.flag("critical_requires_review")
-    reader.decimal("critical_share_max", above=0, at_most=1, places=DECIMAL_PLACES)
-    reader.whole("review_due_ms", 1, PERIOD_MS_MAX)
-    expected = reader.child("expected_share")
-    for importance in Importance:
-        expected.decimal(importance, at_least=0, at_most=1, places=DECIMAL_PLACES)
-    expected.finish()
-    reader.finish()
-    return requires_review
 
 
 assert Verdict.CONTINUE is LEVELS[0]

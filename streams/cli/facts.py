@@ -98,6 +98,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     open_phase: str | None
     limits_version: int
     cells: list[CellState]
+    justification: str | None
+    justification_approved: bool | None
 
 
 def standing(state: TaskStateData) -> Standing:
@@ -110,6 +112,8 @@ def standing(state: TaskStateData) -> Standing:
         open_phase=state.open_phase,
         limits_version=state.limits_version,
         cells=state.cells,
+        justification=state.justification,
+        justification_approved=state.justification_approved,
     )
 
 

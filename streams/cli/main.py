@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import (
+    auditing,
     dead_letters,
     demo,
     doctor,
@@ -67,10 +68,12 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("tasks", tasks.tasks, "List tasks, the nearest to its limit first."),
     ("task", tasks.task, "Show all about one task."),
     ("watch", tasks.watch, "Show tasks and decisions as they change."),
+    ("audit", auditing.audit, "Show who changed what, when and why."),
     ("grant", operators.grant, "Raise the limits of a task."),
     ("mode", operators.mode, "Say who is really held."),
     ("reclassify", operators.reclassify, "Change a task's complexity or importance."),
     ("explain", operators.explain, "Answer a review or block in writing."),
+    ("justify", operators.justify, "Review why a task is critical."),
     ("recover", operators.recover, "Mend a stuck task, or a torn record."),
     ("verify", verifying.verify, "Fold again, and compare what the ledger wrote."),
     ("doctor", doctor.doctor, "Look for what is wrong."),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from schemas.audit import Audit
 from schemas.envelope import Envelope
 from schemas.errors import UnavailableError
 from schemas.events import PARTITION_PREFIX
@@ -35,6 +36,7 @@ _POLICY = msgspec.json.Decoder(Envelope[PolicyStateData], float_hook=Decimal)
 _DECISION = msgspec.json.Decoder(Envelope[Decision])
 _BREACH = msgspec.json.Decoder(Envelope[Breach])
 _HEARTBEAT = msgspec.json.Decoder(Envelope[Heartbeat])
+_AUDIT = msgspec.json.Decoder(Envelope[Audit])
 _DEAD_LETTER = msgspec.json.Decoder(Envelope[DeadLetter])
 
 
@@ -205,6 +207,16 @@ class Log:
             if record.key == key and record.value is not None:
                 yield record.value
 
+    async def audits(self, since_ms: int | None = None) -> AsyncIterator[Envelope[Audit]]:
+        """Yield the entries of `audit`, of some time on; what cannot be read is left out."""
+        first = None
+        if since_ms is not None:
+            first = await self.reader(Topic.AUDIT, 0).offset_since(since_ms)
+        async for record in self.records(Topic.AUDIT, 0, first):
+            if record.value is not None:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    yield _AUDIT.decode(record.value)
+
     async def heartbeats(self) -> dict[int, Beat]:
         """Return the last heartbeat of each partition that had one lately."""
         reader = self.reader(Topic.HEARTBEATS, 0)
@@ -244,12 +256,12 @@ class Log:
 
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, topics: Sequence[Topic] = ()) -> AsyncIterator[Log]:
-    """Connect to `topics`, by default all that the ledger reads and writes.
+    """Connect to `topics`, by default all that the ledger reads and writes, and `audit`.
 
     Raises:
         UnavailableError: no broker answers, or a topic is missing.
     """
-    wanted = topics or [*BY_PARTITION, Topic.HEARTBEATS]
+    wanted = topics or [*BY_PARTITION, Topic.HEARTBEATS, Topic.AUDIT]
     client = await start_client(settings, [settings.topic(topic) for topic in wanted], "cli")
     try:
         yield Log(settings, client)

@@ -8,6 +8,7 @@ from schemas.alerts import Alert, Origin
 from schemas.envelope import Envelope
 from schemas.fields import Mode
 from streams.budget.alert_rules import AlertRules
+from streams.budget.governance_rules import GovernanceRules
 from streams.insight.edges import Occasion, Rule, Standing, turn
 from streams.insight.windows import Windows
 
@@ -42,6 +43,7 @@ class Look:
 
     windows: Windows
     rules: AlertRules
+    governance: GovernanceRules
     now_ms: int
     at_ms: int
     origin: Origin
@@ -64,6 +66,7 @@ class Look:
         message: str,
         *,
         fires: bool,
+        task_id: str | None = None,
     ) -> Envelope[Alert] | None:
         """Note the edge that somebody has decided on, and return it."""
         occasion = Occasion(
@@ -73,6 +76,7 @@ class Look:
             at_ms=self.now_ms,
             origin=self.origin,
             index=len(self.outcomes),
+            task_id=task_id,
         )
         edge = turn(rule, standing, occasion, fires=fires)
         if edge is not None:

@@ -14,18 +14,25 @@ from msgspec import Struct, field
 
 from schemas.alerts import Origin
 from streams.budget.alert_rules import AlertRules, default_alert_rules
-from streams.insight import answers, shares, sources
+from streams.budget.governance_rules import GovernanceRules
+from streams.budget.policy import default_governance_rules
+from streams.insight import access, answers, importance, reviews, shares, sources
 from streams.insight.look import Look, Outcome
 from streams.insight.signals import (
     BlockAnswered,
     BlockClassed,
     CallsMade,
+    ReportRead,
+    ReviewAwaited,
+    ReviewSettled,
     RulesSet,
     Signal,
     SourceHeard,
     TaskBegan,
     TaskBlocked,
+    TaskClassed,
     Tick,
+    sequence_of,
 )
 from streams.insight.windows import Scopes, Windows, is_new, load, save
 
@@ -43,6 +50,7 @@ class Rules(Struct):
     """What alerts are judged by, since some policy said so."""
 
     rules: AlertRules = field(default_factory=default_alert_rules)
+    governance: GovernanceRules = field(default_factory=default_governance_rules)
 
 
 def fold_signal(windows: Windows, signal: Signal, place: Origin) -> list[Outcome]:
@@ -56,14 +64,17 @@ def fold_signal(windows: Windows, signal: Signal, place: Origin) -> list[Outcome
             else that is the record which the signal follows from.
     """
     origin = place if isinstance(signal, Tick) else signal.origin
-    if not isinstance(signal, Tick | BlockClassed) and not is_new(windows, origin):
+    is_counted = not isinstance(signal, Tick | BlockClassed)
+    if is_counted and not is_new(windows, origin, sequence=sequence_of(signal)):
         return []
     at_ms, now_ms = _move(windows, signal)
     if isinstance(signal, RulesSet):
-        save(windows, RULES, Rules(signal.rules))
+        save(windows, RULES, Rules(signal.rules, signal.governance))
+    held = load(windows, RULES, Rules)
     look = Look(
         windows=windows,
-        rules=load(windows, RULES, Rules).rules,
+        rules=held.rules,
+        governance=held.governance,
         at_ms=at_ms,
         now_ms=now_ms,
         origin=origin,
@@ -78,14 +89,33 @@ def fold_signal(windows: Windows, signal: Signal, place: Origin) -> list[Outcome
             answers.tell_block(look, signal)
         case SourceHeard():
             sources.tell_source(look, signal)
+        case TaskClassed():
+            importance.tell_class(look, signal)
+        case ReviewAwaited() | ReviewSettled():
+            reviews.tell_review(look, signal)
+        case ReportRead():
+            access.tell_read(look, signal)
         case Tick() | RulesSet():
             shares.tell_tasks(look, None)
             shares.tell_calls(look, None)
             answers.tell_time(look)
             sources.tell_time(look)
+            importance.tell_class(look, None)
+            reviews.tell_time(look)
+            access.tell_time(look)
         case _:
             assert_never(signal)
     return look.outcomes
+
+
+def importance_now(windows: Windows) -> importance.Distribution:
+    """Return how many of the tasks that began lately are of which importance, and how many should."""
+    held = load(windows, RULES, Rules)
+    return importance.distribution(
+        load(windows, importance.IMPORTANCE_INFLATION, shares.Share).counters.totals(),
+        held.rules.importance_inflation,
+        held.governance,
+    )
 
 
 def dropped(windows: Windows) -> dict[str, int]:
@@ -95,6 +125,9 @@ def dropped(windows: Windows) -> dict[str, int]:
         "late_tasks": load(windows, shares.STOP_LOSS_RATE, shares.Share).counters.late,
         "late_calls": load(windows, shares.USAGE_MISSING, shares.Share).counters.late,
         "blocks": load(windows, answers.DROPPED, answers.Dropped).blocks,
+        "late_classes": load(windows, importance.IMPORTANCE_INFLATION, shares.Share).counters.late,
+        "reviews": reviews.dropped(windows),
+        "readers": load(windows, f"scopes/{access.ACCESS_ANOMALY}", Scopes).dropped,
     }
     return {name: number for name, number in found.items() if number}
 
@@ -102,7 +135,7 @@ def dropped(windows: Windows) -> dict[str, int]:
 def _move(windows: Windows, signal: Signal) -> tuple[int, int]:
     """Return when a signal counts, and what the clock is then."""
     clock = load(windows, "clock", Clock)
-    if isinstance(signal, BlockAnswered | SourceHeard | RulesSet):
+    if isinstance(signal, BlockAnswered | SourceHeard | RulesSet | ReportRead):
         now_ms = clock.now_ms or signal.at_ms
         return min(signal.at_ms, now_ms + AHEAD_MS_MAX), now_ms
     if signal.at_ms > clock.now_ms:

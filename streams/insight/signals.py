@@ -2,7 +2,8 @@
 
 A signal is small, and says of which record it follows. Most are *counted*: they follow from the
 records of one topic alone, so they come in the same order whenever that topic is read, and the highest
-place that was counted tells a repeated one (`windows.is_new`). A signal that takes several topics comes
+place that was counted tells a repeated one (`windows.is_new`). A record may tell several that governance
+asks for, at most one for each question, so those are counted question by question (`sequence_of`). A signal that takes several topics comes
 in another order after a restart; it only *sets* something, so that repeating it is harmless.
 """
 
@@ -11,18 +12,20 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from schemas.alerts import Origin
 from schemas.audit import Action, Audit
 from schemas.envelope import Envelope, epoch_ms
 from schemas.errors import InvalidFieldError
 from schemas.feedback import Feedback
-from schemas.fields import Complexity, Importance, Verdict
+from schemas.fields import NAME_LENGTH_MAX, Complexity, Importance, Verdict
 from schemas.health import Health
 from schemas.sketches import Histogram
 from streams.budget.alert_rules import AlertRules
-from streams.budget.policy import InvalidPolicyError, policy_from_json
+from streams.budget.governance_rules import GovernanceRules
+from streams.budget.policy import InvalidPolicyError, default_governance_rules, policy_from_json
+from streams.insight.audit_trail import UNKNOWN
 from streams.insight.quantiles import check_histogram
 from streams.insight.task_facts import Place, place_of
 
@@ -98,6 +101,46 @@ class RulesSet(SignalBase, frozen=True, tag="rules_set"):
     """
 
     rules: AlertRules
+    governance: GovernanceRules = field(default_factory=default_governance_rules)
+
+
+class TaskClassed(SignalBase, frozen=True, tag="task_classed"):
+    """A task that began at `began_ms` is of this importance, and no longer of `previous`; counted.
+
+    `previous` None: it was not classified before.
+    """
+
+    began_ms: int
+    importance: Importance
+    previous: Importance | None = None
+
+
+class ReviewAwaited(SignalBase, frozen=True, tag="review_awaited"):
+    """A task is critical, and nobody has reviewed why yet; counted.
+
+    `why` and `by` are for people, and may be shortened.
+    """
+
+    task_id: str
+    by: str
+    why: str
+
+
+class ReviewSettled(SignalBase, frozen=True, tag="review_settled"):
+    """There is nothing to review any more, for the reason `how`; counted.
+
+    `is_over`: nor will there be, since the task has ended.
+    """
+
+    task_id: str
+    how: str
+    is_over: bool = False
+
+
+class ReportRead(SignalBase, frozen=True, tag="report_read"):
+    """Somebody read a report; counted."""
+
+    reader: str
 
 
 class Tick(Struct, frozen=True, kw_only=True, tag_field="type", tag="tick"):
@@ -107,7 +150,8 @@ class Tick(Struct, frozen=True, kw_only=True, tag_field="type", tag="tick"):
 
 
 Counted = TaskBegan | TaskBlocked | BlockAnswered | CallsMade | SourceHeard | RulesSet
-Signal = Counted | BlockClassed | Tick
+Governed = TaskClassed | ReviewAwaited | ReviewSettled | ReportRead
+Signal = Counted | Governed | BlockClassed | Tick
 
 _DECODER: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(Signal)
 
@@ -119,6 +163,19 @@ def decode_signal(value: bytes) -> Signal:
         msgspec.MsgspecError: it is no signal.
     """
     return _DECODER.decode(value)
+
+
+def sequence_of(signal: Signal) -> str:
+    """Return the name under which a counted signal is in order with others of its topic."""
+    match signal:
+        case TaskClassed():
+            return "classes"
+        case ReviewAwaited() | ReviewSettled():
+            return "reviews"
+        case ReportRead():
+            return "reads"
+        case _:
+            return ""
 
 
 def from_health(record: Envelope[Health], origin: Origin) -> SourceHeard:
@@ -169,7 +226,22 @@ def from_audit(record: Envelope[Audit], origin: Origin) -> RulesSet | None:
     except InvalidPolicyError as error:
         first = error.errors[0]
         raise InvalidFieldError(f"data.policy.{first.field}", first.value, first.allowed) from error
-    return RulesSet(at_ms=at_ms_of(record), origin=origin, rules=policy.alerts)
+    return RulesSet(
+        at_ms=at_ms_of(record), origin=origin, rules=policy.alerts, governance=policy.governance
+    )
+
+
+def report_read(record: Envelope[Audit], origin: Origin) -> ReportRead | None:
+    """Return what an entry says of a report that was read; None of all else that was done.
+
+    Raises:
+        InvalidFieldError: its time is none.
+    """
+    said = record.data
+    if said.action is not Action.REPORT_READ:
+        return None
+    reader = said.by[:NAME_LENGTH_MAX] or UNKNOWN
+    return ReportRead(at_ms=at_ms_of(record), origin=origin, reader=reader)
 
 
 def at_ms_of(record: Envelope[Any]) -> int:

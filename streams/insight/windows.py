@@ -144,15 +144,17 @@ def save(windows: Windows, key: str, entry: Struct) -> None:
     windows[key] = msgspec.json.encode(entry)
 
 
-def is_new(windows: Windows, origin: Origin, index: int = 0) -> bool:
+def is_new(windows: Windows, origin: Origin, index: int = 0, *, sequence: str = "") -> bool:
     """Tell whether a signal has not been counted yet, and note that it is now.
+
+    Each `sequence` has a highest place of its own: of one record there may be a signal in several.
 
     Signals of one partition of a topic come in the order of their records, repeated ones in the order
     in which they came first; so the highest place is all that has to be kept. This holds for signals
     that follow from their own topic alone: what follows from several comes in another order after a
     restart, and must be harmless by itself when it is repeated.
     """
-    key = f"seen/{origin.topic}-{origin.partition}"
+    key = f"seen/{sequence}{'/' if sequence else ''}{origin.topic}-{origin.partition}"
     place = (origin.offset, index)
     packed = windows.get(key)
     if packed is not None:

@@ -3,9 +3,11 @@
 import pytest
 
 from streams.budget.alert_rules import (
+    AccessRule,
     AlertRules,
     BreakerRule,
     FailureRule,
+    InflationRule,
     QueueRule,
     ShareRule,
     TransitionRule,
@@ -45,6 +47,8 @@ def test_the_defaults_are_those_of_the_budget_model() -> None:
         breaker_open=BreakerRule(fires_above=2, resolves_at=1.5, after_ms=600_000),
         queue_depth=QueueRule(fires_above=30, resolves_at=25, silent_ms=HOUR_MS // 2),
         ledger_write_failures=FailureRule(quiet_ms=HOUR_MS // 4),
+        importance_inflation=InflationRule(resolves_part=0.8, window_ms=7 * DAY_MS, count_min=20),
+        access_anomaly=AccessRule(fires_above=60, resolves_at=40, window_ms=HOUR_MS),
     )
 
 
@@ -114,7 +118,8 @@ def test_what_resolves_an_alert_moves_with_what_fires_it(text: str, resolves_at:
                 (
                     "alerts.stop_loss: {'fires_above': Decimal('0.1')} is not allowed; use one of: "
                     "stop_loss_rate, false_positive_rate, usage_missing, transition_latency, "
-                    "breaker_open, queue_depth, ledger_write_failures"
+                    "breaker_open, queue_depth, ledger_write_failures, importance_inflation, "
+                    "access_anomaly"
                 )
             ],
             id="an alert that is none",
@@ -163,6 +168,48 @@ def test_what_resolves_an_alert_moves_with_what_fires_it(text: str, resolves_at:
                 )
             ],
             id="longer than records are kept",
+        ),
+        pytest.param(
+            "[alerts.importance_inflation]\nfires_above = 0.2\nresolves_part = 1.1",
+            [
+                (
+                    "alerts.importance_inflation.resolves_part: 1.1 is not allowed; "
+                    "use a number above 0, at most 1, with up to 4 decimals"
+                ),
+                (
+                    "alerts.importance_inflation.fires_above: 0.2 is not allowed; "
+                    "use one of: resolves_part, window_ms, count_min"
+                ),
+            ],
+            id="what governance says already, and a part that is more than all",
+        ),
+        pytest.param(
+            "[alerts.access_anomaly]\nfires_above = 0\nwindow_ms = 1.5",
+            [
+                (
+                    "alerts.access_anomaly.fires_above: 0 is not allowed; "
+                    "use a number above 0, at most 1000000, with up to 4 decimals"
+                ),
+                (
+                    "alerts.access_anomaly.window_ms: 1.5 is not allowed; "
+                    "use a whole number from 1 to 7776000000"
+                ),
+            ],
+            id="nobody may read, and half a millisecond",
+        ),
+        pytest.param(
+            "[governance]\ncritical_share_max = 10\nreview_due_ms = 0",
+            [
+                (
+                    "governance.critical_share_max: 10 is not allowed; "
+                    "use a number above 0, at most 1, with up to 4 decimals"
+                ),
+                (
+                    "governance.review_due_ms: 0 is not allowed; "
+                    "use a whole number from 1 to 315360000000"
+                ),
+            ],
+            id="per cent, and at once",
         ),
     ],
 )

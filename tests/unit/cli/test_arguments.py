@@ -164,6 +164,31 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(("explain", "T"), "Missing option '--text'", id="an explanation of silence"),
         pytest.param(
+            ("justify", "T", "perhaps"),
+            "ANSWER: 'perhaps' is not allowed; use approve, refuse",
+            id="an answer that is none",
+        ),
+        pytest.param(
+            ("justify", "T"), "Missing argument 'approve|refuse'", id="a review without an answer"
+        ),
+        pytest.param(("justify",), "Missing argument 'TASK'", id="a review of nothing"),
+        pytest.param(
+            ("audit", "--since", "yesterday"),
+            "--since: 'yesterday' is not allowed; use how long ago, such as 90m, 24h or 7d; or a time "
+            "such as 2026-11-22T21:00:00Z",
+            id="an audit since a word",
+        ),
+        pytest.param(
+            ("audit", "--limit", "0"),
+            "--limit: '0' is not allowed; use a whole number from 1 to 10000",
+            id="an audit of nothing",
+        ),
+        pytest.param(
+            ("audit", "T", "U"),
+            "Got unexpected extra argument(s) (U)",
+            id="an audit of two tasks",
+        ),
+        pytest.param(
             ("recover", "T", "--end", "--partition", "1", *WHY),
             "--partition: 1 is not allowed; use it where a record is rebuilt: without --close-phase, "
             "--end and --refold",
@@ -274,6 +299,8 @@ WHY = ("--reason", "a test")
                 ("mode", "observe", *WHY),
                 ("reclassify", "T", "--complexity", "tiny", *WHY),
                 ("explain", "T", "--text", "because"),
+                ("justify", "T", "approve"),
+                ("audit",),
                 ("recover", "T", "--end", *WHY),
             )
         ],

@@ -23,6 +23,8 @@ COMMANDS = (
     "policy show",
     "reclassify",
     "explain",
+    "justify",
+    "audit",
     "verify",
     "doctor",
     "recover",

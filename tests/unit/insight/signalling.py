@@ -6,7 +6,9 @@
 
 `+90s` moves the clock first, by a tick (also ms, m, h, d); `own=-10m` is the signal's own time from it.
 Verbs: `begin`, `late` (a start that completes one), `block`, `calls N unknown=N estimated=N`,
-`class ID TIER as_of=N`, `answer ID false|right`, `heard SOURCE queue=N ms=N×N failed=N`, `tick`.
+`class ID TIER as_of=N`, `answer ID false|right`, `heard SOURCE queue=N ms=N×N failed=N`, `tick`;
+`is critical was=low ago=2h` (of a task that began so long ago), `awaits TASK why=TEXT`, `settled TASK`,
+`over TASK`, `reads WHO`. `partition=N` is that of the record which the signal follows from.
 Of `×N` equal signals, what any of them causes is expected.
 """
 
@@ -27,11 +29,15 @@ from streams.insight.signals import (
     BlockAnswered,
     BlockClassed,
     CallsMade,
+    ReportRead,
+    ReviewAwaited,
+    ReviewSettled,
     RulesSet,
     Signal,
     SourceHeard,
     TaskBegan,
     TaskBlocked,
+    TaskClassed,
     Tick,
 )
 from tests.unit.budget.story import duration_ms
@@ -47,6 +53,11 @@ TOPICS = {
     "calls": "executions",
     "answer": "feedback",
     "heard": "health",
+    "is": "lifecycle",
+    "awaits": "lifecycle",
+    "settled": "lifecycle",
+    "over": "lifecycle",
+    "reads": "audit",
     "tick": "signals",
 }
 
@@ -93,7 +104,7 @@ class Teller:
 
     def __init__(self) -> None:
         self.clock_ms = START_MS
-        self._offsets: dict[str, int] = {}
+        self._offsets: dict[tuple[str, int], int] = {}
 
     def signals(self, line: str) -> list[Signal]:
         verb, *words = shlex.split(line)
@@ -114,16 +125,19 @@ class Teller:
                 plain.append(word)
         at_ms = self.clock_ms + own_ms
         ticks: list[Signal] = [Tick(at_ms=self.clock_ms)] if moved else []
-        return ticks + [made(verb, plain, named, at_ms, self._origin(verb)) for _ in range(times)]
+        partition = int(named.get("partition", 0))
+        return ticks + [
+            made(verb, plain, named, at_ms, self._origin(verb, partition)) for _ in range(times)
+        ]
 
     def told(self, text: str) -> list[Signal]:
         return [one for line in text.splitlines() if line.strip() for one in self.signals(line)]
 
-    def _origin(self, verb: str) -> Origin:
+    def _origin(self, verb: str, partition: int) -> Origin:
         topic = TOPICS[verb]
-        offset = self._offsets.get(topic, 0)
-        self._offsets[topic] = offset + 1
-        return Origin(topic, 0, offset)
+        offset = self._offsets.get((topic, partition), 0)
+        self._offsets[topic, partition] = offset + 1
+        return Origin(topic, partition, offset)
 
 
 def made(verb: str, words: list[str], named: dict[str, str], at_ms: int, origin: Origin) -> Signal:
@@ -159,6 +173,21 @@ def made(verb: str, words: list[str], named: dict[str, str], at_ms: int, origin:
                 transition_ms=histogram(named["ms"]) if "ms" in named else None,
                 batch_failures=numbers.get("failed"),
             )
+        case "is":
+            return TaskClassed(
+                **base,
+                began_ms=at_ms - duration_ms(named.get("ago", "0ms")),
+                importance=Importance(words[0]),
+                previous=Importance(named["was"]) if "was" in named else None,
+            )
+        case "awaits":
+            why = named.get("why", "it loses data")
+            return ReviewAwaited(**base, task_id=words[0], by=named.get("by", "ann"), why=why)
+        case "settled" | "over":
+            how = "has ended" if verb == "over" else "is critical: approved by bob"
+            return ReviewSettled(**base, task_id=words[0], how=how, is_over=verb == "over")
+        case "reads":
+            return ReportRead(**base, reader=words[0])
         case _:
             return Tick(at_ms=at_ms)
 

@@ -19,6 +19,7 @@ from streams.budget.policy import policy_from_toml, policy_json
 from streams.insight.shares import Share
 from streams.insight.signals import (
     BlockAnswered,
+    ReportRead,
     Signal,
     SourceHeard,
     Tick,
@@ -26,6 +27,7 @@ from streams.insight.signals import (
     from_audit,
     from_feedback,
     from_health,
+    report_read,
 )
 from tests.unit.budget.world import START_MS
 from tests.unit.insight.signalling import Monitors, Teller
@@ -45,6 +47,13 @@ LINES = (
     "heard enforcer-1 queue=31 ms=300×60",
     "heard enforcer-1 queue=5 ms=700×60 failed=1",
     "heard ledger-1 failed=2",
+    "is critical",
+    "is medium ×3",
+    "is critical was=medium ago=2h",
+    "awaits TASK-1",
+    "settled TASK-1",
+    "over TASK-1",
+    "reads ann ×30",
 )
 SHARES = {
     "stop_loss_rate": ("blocked", "began", default_alert_rules().stop_loss_rate),
@@ -76,7 +85,7 @@ def shares_of(monitors: Monitors) -> dict[str, Share]:
     return {
         key: msgspec.json.decode(value, type=Share)
         for key, value in monitors.windows.items()
-        if key.startswith((*SHARES, "false_positive_rate"))
+        if key.startswith((*SHARES, "false_positive_rate", "importance_inflation"))
     }
 
 
@@ -221,10 +230,42 @@ def test_a_policy_changes_the_rules_at_its_place_among_the_signals() -> None:
     assert monitors.edges[4:] == ["queue_depth enforcer-1 firing 3"]
 
 
+def test_a_policy_says_what_governance_judges_by() -> None:
+    monitors, teller = Monitors(), Teller()
+    monitors.take(teller.told("tick\nis medium ×20\nis critical ×5\nawaits TASK-1\ntick +2h"))
+    stricter = policy_set("[governance]\ncritical_share_max = 0.5\nreview_due_ms = 3600000")
+    signal = from_audit(stricter, Origin("audit", 0, 3))
+    assert signal is not None
+    monitors.take([signal])
+    assert monitors.edges == [
+        "importance_inflation all firing 1",
+        "importance_inflation all resolved 2",
+        "justification_unreviewed TASK-1 firing 1",
+    ]
+
+
 def test_what_else_was_done_sets_no_rules() -> None:
     assert from_audit(policy_set("", action=Action.MODE_SET), ORIGIN) is None
     done = Audit(subject="policy", action=Action.POLICY_SET, by="ann")
     assert from_audit(envelope(done), ORIGIN) is None
+
+
+def test_who_has_read_a_report_is_told_and_nothing_else() -> None:
+    def entry(action: Action, by: str) -> Envelope[Audit]:
+        return envelope(Audit(subject="report/TASK-1", action=action, by=by))
+
+    assert report_read(entry(Action.REPORT_READ, "ann"), ORIGIN) == ReportRead(
+        at_ms=START_MS, origin=ORIGIN, reader="ann"
+    )
+    assert report_read(entry(Action.MODE_SET, "ann"), ORIGIN) is None
+
+
+@pytest.mark.parametrize(("by", "reader"), [("", "unknown"), ("a" * 300, "a" * 200)])
+def test_a_reader_has_a_name_that_an_alert_may_have(by: str, reader: str) -> None:
+    entry = Audit(subject="report/TASK-1", action=Action.REPORT_READ, by=by)
+    found = report_read(envelope(entry), ORIGIN)
+    assert found is not None
+    assert found.reader == reader
 
 
 def test_a_policy_that_the_ledger_would_not_take_sets_no_rules() -> None:
