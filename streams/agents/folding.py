@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
+from schemas.errors import InvalidFieldError
 from schemas.outputs import DeadLetterDetail
 from schemas.refusal import UNREADABLE, Refusal, refusal, start_of
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.agents.letters import Refused, letter
-from streams.agents.stages import Entries, Inbound, Outbound, Read, Source, Stage
+from streams.agents.stages import Entries, Everywhere, Inbound, Outbound, Read, Source, Stage
 
 log = logging.getLogger("stoploss.agents")
 
@@ -32,6 +33,7 @@ class Folded:
     """What a batch causes, in the order in which it is to be sent."""
 
     outputs: list[Outbound] = field(default_factory=list)
+    everywhere: list[Everywhere] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     refused: int = 0
 
@@ -65,6 +67,8 @@ def fold_batch(stage: Stage, prefix: str, records: Sequence[Read], stored: Store
 
 def _decode(source: Source, topic: str, record: Read) -> Inbound | Refusal:
     value = record.value
+    if value is None and source.has_deletions:
+        return _inbound(topic, record, None)
     if value is None:
         return refusal("not_an_event", "value", "null", "a record that says something")
     if len(value) > MESSAGE_BYTES_MAX:
@@ -78,6 +82,10 @@ def _decode(source: Source, topic: str, record: Read) -> Inbound | Refusal:
         return refusal("not_json", "value", start_of(value), f"JSON ({error})")
     if source.type is not None and data.type != source.type:
         return refusal("unknown_type", "type", data.type, source.type)
+    return _inbound(topic, record, data)
+
+
+def _inbound(topic: str, record: Read, data: Any) -> Inbound:  # noqa: ANN401 - as its source decodes it
     return Inbound(
         topic,
         record.partition,
@@ -100,7 +108,15 @@ def _fold(
         if partition not in entries:
             entries[partition] = None if decoder is None else Entries(stored(partition), decoder)
         try:
-            folded.outputs += stage.fold(entries[partition], record)
+            for caused in stage.fold(entries[partition], record):
+                if isinstance(caused, Everywhere):
+                    folded.everywhere.append(caused)
+                else:
+                    folded.outputs.append(caused)
+        except InvalidFieldError as error:
+            refused[index] = refusal("invalid_field", error.field, f"{error.value}", error.allowed)
+            del decoded[index]
+            return None
         except Exception as error:  # here the room ends: a defect of ours stops nobody
             at = f"{record.topic} partition {partition} offset {record.offset}"
             log.exception("agents: %s: fails at %s", stage.name, at)

@@ -3,11 +3,12 @@
 The order of a batch, in which a crash anywhere is a repetition that changes nothing:
 1. fold, from what is stored: nothing has left yet;
 2. send what it causes, and wait until the broker has all of it;
-3. send what becomes of the entries to the changelog, and wait until the broker has all of that;
+3. send what becomes of the entries to the changelog, and wait until the broker has all of that; what
+   belongs together is announced before (`together`);
 4. put it into the store;
 5. say that the offsets are done; they are committed some time later.
-A crash before 3. sends the same records again, under the same ids. One during 3. leaves entries that
-have the batch in them beside entries that do not: each holds how far it has come in its sources.
+A crash before 3. sends the same records again, under the same ids. One during 3. leaves all entries of
+a partition as they were, or as they are to become: they hold how far they have come in their sources.
 
 A batch is bounded in records and in time, and ends before the group gives its partitions to another.
 """
@@ -18,11 +19,17 @@ import logging
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+from faust.types import TP
+
+from schemas.errors import UnavailableError
 from streams.agents.app import Delivered, Event, FaustApp, Message, Queue
 from streams.agents.folding import Change, Folded, fold_batch
-from streams.agents.stages import Stage
+from streams.agents.stages import Outbound, Stage
+from streams.agents.tables import Table
+from streams.agents.together import announcement
 from streams.kafka import failpoints
 from streams.kafka.settings import Settings
+from streams.kafka.topics import partition_counts
 
 log = logging.getLogger("stoploss.agents")
 
@@ -144,7 +151,7 @@ class StageRunner:
         self._size_next(len(messages), took_s)
         self._counting.batch(
             records=len(messages),
-            outputs=len(folded.outputs),
+            outputs=len(folded.outputs) + len(folded.everywhere),
             refused=folded.refused,
             took_ms=round(took_s * 1000),
         )
@@ -159,7 +166,7 @@ class StageRunner:
         prefix = self._settings.topic_prefix
         sender = self._app.sender
         deliveries = []
-        for index, output in enumerate(folded.outputs):
+        for index, output in enumerate([*folded.outputs, *await self._everywhere(folded)]):
             topic = f"{prefix}{output.topic}"
             deliveries.append(
                 await sender.send(topic, output.key, output.value, output.partition, None, None)
@@ -169,23 +176,54 @@ class StageRunner:
                 failpoints.hit("agent_in_outputs")
         await _all(deliveries)
 
+    async def _everywhere(self, folded: Folded) -> list[Outbound]:
+        """Return what goes to each partition of a topic; it is rare enough to ask how many there are.
+
+        Raises:
+            UnavailableError: the broker does not tell.
+        """
+        found = []
+        for output in folded.everywhere:
+            name = f"{self._settings.topic_prefix}{output.topic}"
+            counts = await partition_counts(self._settings, [name])
+            if name not in counts:
+                raise UnavailableError(f"there is no topic {name}")
+            found += [output.make(partition) for partition in range(counts[name])]
+        return found
+
     async def _remember(self, changes: Sequence[Change]) -> None:
-        if not changes:
-            return
-        table = self._app.table(self.stage)
-        sender = self._app.sender
-        deliveries = []
-        for index, change in enumerate(changes):
-            deliveries.append(
-                await sender.send(
-                    table.topic, change.key, change.value, change.partition, None, None
-                )
+        by_partition: dict[int, list[Change]] = {}
+        for change in changes:
+            by_partition.setdefault(change.partition, []).append(change)
+        if by_partition:
+            table = self._app.table(self.stage)
+            await asyncio.gather(
+                *(self._write(table, *of_partition) for of_partition in by_partition.items())
             )
+
+    async def _write(self, table: Table, partition: int, changes: Sequence[Change]) -> None:
+        """Write the entries of a partition so that all of them or none are restored."""
+        store = table.store
+        changed = store.to_write(partition, changes)
+        batch = store.persisted_offset(TP(table.topic, partition)) + 1
+        parts = announcement(batch, changed)
+        for place in await self._deliver(table.topic, partition, parts):
+            store.announced(partition, place.offset)
+        failpoints.hit("agent_after_announcement")
+        places = await self._deliver(table.topic, partition, list(changed.items()))
+        for (key, value), place in zip(changed.items(), places, strict=True):
+            store.write(partition, place.offset, key, value)
+
+    async def _deliver(
+        self, topic: str, partition: int, records: Sequence[tuple[bytes, bytes | None]]
+    ) -> Sequence[Delivered]:
+        deliveries = []
+        for index, (key, value) in enumerate(records):
+            deliveries.append(await self._app.sender.send(topic, key, value, partition, None, None))
             if index == 0 and failpoints.is_armed("agent_in_table"):
                 await deliveries[0]
                 failpoints.hit("agent_in_table")
-        for change, delivered in zip(changes, await _all(deliveries), strict=True):
-            table.store.write(change.partition, delivered.offset, change.key, change.value)
+        return await _all(deliveries)
 
 
 async def _all(deliveries: Sequence[Awaitable[Delivered]]) -> Sequence[Delivered]:

@@ -74,13 +74,24 @@ class Outbound(Struct, frozen=True):
     partition: int = 0
 
 
+class Everywhere(Struct, frozen=True):
+    """A record for each partition of a topic, sent together; `make` is given the partition's number."""
+
+    topic: str
+    make: Callable[[int], Outbound]
+
+
 @dataclass(frozen=True)
 class Source:
-    """A topic that a stage reads. `type` is that of the envelope; None: the decoder tells all."""
+    """A topic that a stage reads. `type` is that of the envelope; None: the decoder tells all.
+
+    `has_deletions`: a record without a value is one, and comes with `data` None; else it is refused.
+    """
 
     topic: str
     decoder: msgspec.json.Decoder[Any]
     type: str | None = None
+    has_deletions: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,9 @@ class InternalTopic:
 class Ticks:
     """That time passes is a record as well: one in so many seconds, in a topic of one partition.
 
-    Whoever owns that partition writes it. `make` is given the wall clock in milliseconds since 1970;
-    what a fold knows of time comes from there, and from the records.
+    Whoever owns that partition writes it. `make` is given a time in milliseconds since 1970, before
+    which nothing is left to read in any other source of the agent; while something is, time stands
+    still. What a fold knows of time comes from there, and from the records.
     """
 
     topic: str
@@ -160,7 +172,7 @@ class Entries(MutableMapping[str, Entry], Generic[Entry]):
         return sum(1 for _ in self)
 
 
-Fold = Callable[[Any, Inbound], Iterable[Outbound]]
+Fold = Callable[[Any, Inbound], Iterable[Outbound | Everywhere]]
 Finish = Callable[[Any], Iterable[Outbound]]
 
 

@@ -11,12 +11,15 @@ What is different from faust's own, and why:
   leaves wrong. Here the store knows how far it has come, and says so.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import faust
 from faust.stores import memory
 from faust.types import TP
+
+from streams.agents.folding import Change
+from streams.agents.together import Restored, with_owed
 
 EMPTY: Mapping[bytes, bytes] = {}
 NOTHING_READ = -1
@@ -27,7 +30,7 @@ class PartitionedStore(memory.Store[bytes, bytes]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.partitions: dict[int, dict[bytes, bytes]] = {}
+        self.partitions: dict[int, Restored] = {}
         self.restored = 0  # changes read since the start
         self._offsets: dict[int, int] = {}  # of the last change that is in it
 
@@ -37,16 +40,22 @@ class PartitionedStore(memory.Store[bytes, bytes]):
 
     def of(self, partition: int) -> Mapping[bytes, bytes]:
         """Return what stands in a partition."""
-        return self.partitions.get(partition, EMPTY)
+        found = self.partitions.get(partition)
+        return EMPTY if found is None else found.entries
+
+    def to_write(self, partition: int, changes: Sequence[Change]) -> Mapping[bytes, bytes | None]:
+        """Return what has to be written with changes of a partition, in the order of the keys."""
+        found = self.partitions.get(partition, Restored())
+        return with_owed(found.owed, ((change.key, change.value) for change in changes))
+
+    def announced(self, partition: int, offset: int) -> None:
+        """Note that an announcement of ours stands at `offset`."""
+        self._reached(partition, offset)
 
     def write(self, partition: int, offset: int, key: bytes, value: bytes | None) -> None:
         """Remember a change that the changelog has at `offset`; a value of None deletes."""
-        entries = self.partitions.setdefault(partition, {})
-        self._offsets[partition] = max(offset, self._offsets.get(partition, NOTHING_READ))
-        if value is None:
-            entries.pop(key, None)
-        else:
-            entries[key] = value
+        self._reached(partition, offset)
+        self.partitions.setdefault(partition, Restored()).write(key, value)
 
     def apply_changelog_batch(
         self,
@@ -59,7 +68,12 @@ class PartitionedStore(memory.Store[bytes, bytes]):
             self.restored += 1
             message = event.message
             if message.key is not None:
-                self.write(message.partition, message.offset, message.key, message.value)
+                self._reached(message.partition, message.offset)
+                found = self.partitions.setdefault(message.partition, Restored())
+                found.read(message.key, message.value)
+
+    def _reached(self, partition: int, offset: int) -> None:
+        self._offsets[partition] = max(offset, self._offsets.get(partition, NOTHING_READ))
 
     async def on_rebalance(
         self,

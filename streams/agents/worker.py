@@ -7,15 +7,13 @@ failed again a hundred times a second. The supervisor starts the next one.
 import asyncio
 import contextlib
 import logging
-import time
-
-from faust.types import TP
 
 from schemas.errors import StoplossError
 from streams.agents.app import FaustApp
 from streams.agents.figures import Figures, plain
 from streams.agents.shell import StageRunner
-from streams.agents.stages import Agent, Ticks
+from streams.agents.stages import Agent
+from streams.agents.ticking import tick
 from streams.agents.topics import source_partitions, wait_for_topics
 from streams.kafka import failpoints
 from streams.kafka.settings import Settings
@@ -90,7 +88,8 @@ async def _run(
     app.on_rebalance_complete.connect(restored, weak=False)
     loop = asyncio.get_running_loop()
     starting = loop.create_task(app.start())
-    ticking = [loop.create_task(_tick(app, ticks)) for ticks in agent.ticks]
+    sources = source_partitions(agent, stages)
+    ticking = [loop.create_task(tick(app, ticks, sources)) for ticks in agent.ticks]
     try:
         await _until(stop, app, starting)
     finally:
@@ -152,19 +151,6 @@ async def _end(app: FaustApp, runners: list[StageRunner], within_s: float) -> No
         log.warning("agents: %s: did not stop in %s s", app.agent_of.name, within_s)
     except Exception as error:  # noqa: BLE001 - it ends either way; what failed before is the reason
         log.debug("agents: %s: while stopping: %r", app.agent_of.name, error)
-
-
-async def _tick(app: FaustApp, ticks: Ticks) -> None:
-    """Write that time passes, as long as the partition is ours."""
-    topic = f"{app.settings.topic_prefix}{ticks.topic}"
-    try:
-        while True:
-            await asyncio.sleep(ticks.every_s)
-            if app.is_reading and TP(topic, 0) in app.owned():
-                value = ticks.make(time.time_ns() // 1_000_000)
-                await (await app.sender.send(topic, None, value, 0, None, None))
-    except Exception as error:  # noqa: BLE001 - as where a stage fails
-        app.fail(error)
 
 
 class _Beating:

@@ -40,7 +40,8 @@ POINTS = (
     "agent_after_fold",  # of an agent's batch; nothing of it has left
     "agent_in_outputs",  # the broker has the first of what it causes
     "agent_after_outputs",  # the broker has all of it, and nothing of the entries
-    "agent_in_table",  # the broker has the first of the entries
+    "agent_in_table",  # the broker has the first record of what becomes of the entries
+    "agent_after_announcement",  # the broker knows all of them together, and none by itself
     "agent_after_table",  # the broker has everything, and the offsets are not committed
     "agent_before_commit",
     "agent_after_commit",

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from schemas.envelope import Envelope
+from schemas.errors import InvalidFieldError
 from schemas.letters import AGENTS_SOURCE
 from schemas.outputs import DeadLetter
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.agents.folding import Change, Folded, fold_batch
-from streams.agents.stages import Entries, Inbound, Outbound, Source, Stage
+from streams.agents.stages import Entries, Everywhere, Inbound, Outbound, Source, Stage
 from streams.kafka.producers import RECORD_BYTES_MAX
 
 PREFIX = "x."
@@ -44,6 +45,8 @@ def of(amount: int, offset: int = 0, partition: int = 0, key: bytes = b"k") -> R
 def add(entries: Entries[int], record: Inbound) -> list[Outbound]:
     amount = record.data.data.amount
     entries[record.key] = entries.get(record.key, 0) + amount
+    if amount == 0:
+        raise InvalidFieldError("data.amount", amount, "a number that is not 0")
     if amount < 0:
         raise ValueError("less than nothing")
     return [Outbound("out", record.key.encode(), str(amount).encode())]
@@ -101,6 +104,7 @@ def test_changes_come_in_the_order_of_their_keys() -> None:
         pytest.param((of(1).value or b"").replace(b"1}", b'"1"}'), "invalid_field", "data.amount"),
         pytest.param((of(1).value or b"").replace(b'"t"', b'"u"'), "unknown_type", "type"),
         pytest.param(b" " * (MESSAGE_BYTES_MAX + 1), "too_large", "value", id="too large"),
+        pytest.param(of(0).value, "invalid_field", "data.amount", id="the fold refuses it"),
         pytest.param(of(-1).value, "agent_failed", "value", id="the fold fails at it"),
     ],
 )
@@ -153,3 +157,29 @@ def test_a_stage_without_entries_is_given_none() -> None:
     stage = Stage(name="bare", sources=STAGE.sources, fold=note)
     folded = fold_batch(stage, PREFIX, [of(1)], lambda _: {})
     assert (given, folded.outputs, folded.changes) == ([None], [], [])
+
+
+def test_a_deletion_is_told_where_the_source_has_some() -> None:
+    given: list[Any] = []
+
+    def note(_entries: object, record: Inbound) -> list[Outbound]:
+        given.append((record.key, record.data, record.timestamp_ms))
+        return []
+
+    source = Source("in", msgspec.json.Decoder(Envelope[Amount]), "t", has_deletions=True)
+    folded = fold_batch(
+        Stage(name="bare", sources=(source,), fold=note), PREFIX, [Record(None)], lambda _: {}
+    )
+    assert (given, folded.outputs, folded.refused) == ([("k", None, 1_500)], [], 0)
+
+
+def test_what_is_for_every_partition_is_told_apart() -> None:
+    everywhere = Everywhere("out", lambda number: Outbound("out", None, b"%d" % number, number))
+
+    def tell(_entries: object, _record: Inbound) -> list[Outbound | Everywhere]:
+        return [everywhere, Outbound("out", None, b"x")]
+
+    stage = Stage(name="bare", sources=STAGE.sources, fold=tell)
+    folded = fold_batch(stage, PREFIX, [of(1)], lambda _: {})
+    assert folded.outputs == [Outbound("out", None, b"x")]
+    assert folded.everywhere == [everywhere]
