@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from schemas.fields import Mode
 from streams.kafka.settings import Settings
 from streams.kafka.telemetry import open_readers
+from streams.ledger.account import Account
 from streams.ledger.health import Health
 
 PROMETHEUS_PORT_DEFAULT = 9464
@@ -51,6 +52,7 @@ class LedgerMetrics:
     def __init__(self, meter: Meter) -> None:
         self._partitions: dict[int, PartitionFigures] = {}
         self._health: Callable[[], Health] = lambda: Health.STARTING
+        self.account = Account()
         self._events = meter.create_counter(
             "stoploss.ledger.events",
             unit="{event}",
@@ -146,6 +148,7 @@ class LedgerMetrics:
         self._batches.add(1, attributes)
         self._records.add(records, attributes)
         self._commit_ms.record(commit_ms)
+        self.account.committed(commit_ms)
         if latency_ms is not None:
             self._latency_ms.record(latency_ms)
         for reason, count in dead_letters.items():
@@ -154,6 +157,7 @@ class LedgerMetrics:
     def failed(self, partition: int, kind: str) -> None:
         """Count a batch that was not confirmed, or a partition that was lost."""
         self._failures.add(1, {"partition": partition, "kind": kind})
+        self.account.failed(kind)
 
     def _of_each(
         self, read: Callable[[PartitionFigures], int]

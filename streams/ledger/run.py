@@ -21,6 +21,7 @@ from streams.kafka.appender import Appender
 from streams.kafka.drivers import connect_by
 from streams.kafka.loop import loop_factory
 from streams.kafka.settings import Settings
+from streams.ledger.account import keep_saying
 from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
@@ -73,7 +74,23 @@ async def run_ledger(
         patience=Patience(),
         freeze=own_process,
     )
-    await serve(shared, stop, lambda held: group_consumer(settings, held))
+    saying = asyncio.get_running_loop().create_task(_say(settings, stop, metrics))
+    try:
+        await serve(shared, stop, lambda held: group_consumer(settings, held))
+    finally:
+        saying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await saying
+
+
+async def _say(settings: Settings, stop: asyncio.Event, metrics: LedgerMetrics) -> None:
+    """Say how the process is, until `stop`; then let go at the same time as all others do."""
+    # Of its own: what it may not write, say, must not take the connection away from ticks.
+    appender = Appender(settings, "ledger-health")
+    try:
+        await _unless(stop, keep_saying(appender, settings, metrics.account, _wall_ms))
+    finally:
+        await appender.close()
 
 
 async def serve(shared: Shared, stop: asyncio.Event, make_consumer: MakeConsumer) -> None:
