@@ -3,11 +3,15 @@
 One owner folds the signals in the order of their topic; so all questions about shares have one answer.
 What they are judged by is a signal as well, when a policy changes it.
 
-Time is that of ticks and of the ledger's records. Enforcers and people date their own records: those do
-not move the clock, and what claims to come from later than a few minutes from now counts as of then, or
-one wrong clock would empty every window.
+Time is that of ticks, of the ledger's records, and for what sources say of themselves the broker's.
+People date their own records: those do not move the clock, and what claims to come from later than a few
+minutes from now counts as of then, or one wrong clock would empty every window.
+
+Sources have a clock of their own, moved by ticks and by them alone. After an outage topics are read at
+different speeds: by one clock for all, what had waited in one of them would be late because of another.
 """
 
+from dataclasses import replace
 from typing import assert_never
 
 from msgspec import Struct, field
@@ -38,10 +42,11 @@ from streams.insight.windows import Scopes, Windows, is_new, load, save
 
 AHEAD_MS_MAX = 5 * 60_000
 RULES = "rules"
+CLOCK, CLOCK_OF_SOURCES = "clock", "clock/sources"
 
 
 class Clock(Struct):
-    """The highest time that ticks and the ledger's records have told."""
+    """The highest time that it has been told."""
 
     now_ms: int = 0
 
@@ -67,10 +72,10 @@ def fold_signal(windows: Windows, signal: Signal, place: Origin) -> list[Outcome
     is_counted = not isinstance(signal, Tick | BlockClassed)
     if is_counted and not is_new(windows, origin, sequence=sequence_of(signal)):
         return []
-    at_ms, now_ms = _move(windows, signal)
     if isinstance(signal, RulesSet):
         save(windows, RULES, Rules(signal.rules, signal.governance))
     held = load(windows, RULES, Rules)
+    at_ms, now_ms = _move(windows, signal)
     look = Look(
         windows=windows,
         rules=held.rules,
@@ -99,7 +104,7 @@ def fold_signal(windows: Windows, signal: Signal, place: Origin) -> list[Outcome
             shares.tell_tasks(look, None)
             shares.tell_calls(look, None)
             answers.tell_time(look)
-            sources.tell_time(look)
+            sources.tell_time(replace(look, now_ms=_clock_ms(windows, CLOCK_OF_SOURCES)))
             importance.tell_class(look, None)
             reviews.tell_time(look)
             access.tell_time(look)
@@ -133,12 +138,27 @@ def dropped(windows: Windows) -> dict[str, int]:
 
 
 def _move(windows: Windows, signal: Signal) -> tuple[int, int]:
-    """Return when a signal counts, and what the clock is then."""
-    clock = load(windows, "clock", Clock)
-    if isinstance(signal, BlockAnswered | SourceHeard | RulesSet | ReportRead):
-        now_ms = clock.now_ms or signal.at_ms
-        return min(signal.at_ms, now_ms + AHEAD_MS_MAX), now_ms
-    if signal.at_ms > clock.now_ms:
-        clock.now_ms = signal.at_ms
-        save(windows, "clock", clock)
-    return signal.at_ms, clock.now_ms
+    """Let the clocks move on; return when a signal counts, and what its clock is then."""
+    match signal:
+        case BlockAnswered() | RulesSet() | ReportRead():
+            now_ms = _clock_ms(windows, CLOCK) or signal.at_ms
+            return min(signal.at_ms, now_ms + AHEAD_MS_MAX), now_ms
+        case SourceHeard():
+            return signal.at_ms, _advance(windows, CLOCK_OF_SOURCES, signal.at_ms)
+        case Tick():
+            _advance(windows, CLOCK_OF_SOURCES, signal.at_ms)
+        case _:
+            pass  # the ledger's
+    return signal.at_ms, _advance(windows, CLOCK, signal.at_ms)
+
+
+def _clock_ms(windows: Windows, key: str) -> int:
+    return load(windows, key, Clock).now_ms
+
+
+def _advance(windows: Windows, key: str, at_ms: int) -> int:
+    clock = load(windows, key, Clock)
+    if at_ms > clock.now_ms:
+        clock.now_ms = at_ms
+        save(windows, key, clock)
+    return clock.now_ms

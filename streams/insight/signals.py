@@ -178,18 +178,21 @@ def sequence_of(signal: Signal) -> str:
             return ""
 
 
-def from_health(record: Envelope[Health], origin: Origin) -> SourceHeard:
+def from_health(record: Envelope[Health], origin: Origin, appended_ms: int) -> SourceHeard:
     """Return what a record of `health` tells.
 
+    Args:
+        appended_ms: when the broker had it; the clocks of enforcers may be wrong.
+
     Raises:
-        InvalidFieldError: its time is none, or its buckets cannot be merged with ours.
+        InvalidFieldError: its buckets cannot be merged with ours.
     """
     said = record.data
     transition_ms, ledger = said.transition_ms, said.ledger
     if transition_ms is not None:
         check_histogram("data.transition_ms", transition_ms)
     return SourceHeard(
-        at_ms=at_ms_of(record),
+        at_ms=appended_ms,
         origin=origin,
         source=said.source,
         queue_depth=said.queue_depth,

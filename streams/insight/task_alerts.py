@@ -150,6 +150,31 @@ def is_forgettable(watch: TaskWatch, read_to_ms: int) -> bool:
     return watch.ended.place > watch.began and watch.ended.at_ms + REMEMBERED_MS <= read_to_ms
 
 
+def is_stray(watch: TaskWatch) -> bool:
+    """Tell whether neither a start nor an end of a task has been read, and nothing of it fires.
+
+    So it is with what a run still reports when its task has been forgotten.
+    """
+    alerts = (watch.breach, watch.blocked, watch.stuck)
+    return watch.began == watch.ended.place == NOWHERE and not any(
+        one.standing.is_firing for one in alerts
+    )
+
+
+def resolve_forgotten(
+    watch: TaskWatch, task_id: str, origin: Origin, at_ms: int
+) -> tuple[TaskWatch, list[Envelope[Alert]]]:
+    """Return a watch in which no decision holds any more, since the ledger has forgotten the task.
+
+    Where its end was read, nothing does anyway. Where decisions are read so late that it is forgotten
+    here as well, they fire what nothing else would resolve.
+    """
+    own = _copied(watch)
+    telling = _Telling(own, task_id, origin, Moment(NOWHERE, at_ms))
+    telling.forgotten()
+    return own, telling.alerts
+
+
 def _copied(watch: TaskWatch) -> TaskWatch:
     return msgspec.json.decode(msgspec.json.encode(watch), type=TaskWatch)
 
@@ -182,8 +207,7 @@ class _Telling:
             return
         if said.number == 1:  # a new life of this id, whose last end may not have been read yet
             watch.was_blocked = False
-            self._forget(watch.breach, BUDGET_BREACH)
-            self._forget(watch.blocked, TASK_BLOCKED)
+            self.forgotten()
         if said.inherited_from is not None:
             return
         is_block = said.verdict is Verdict.BLOCK
@@ -206,6 +230,11 @@ class _Telling:
             if said.phase == watch.stuck.phase:
                 self._unstick(self._now)
         self._calls(said)
+
+    def forgotten(self) -> None:
+        """What decisions have said is about a task that is no more."""
+        self._forget(self._watch.breach, BUDGET_BREACH)
+        self._forget(self._watch.blocked, TASK_BLOCKED)
 
     def _started(self, said: Lifecycle) -> None:
         is_late = (said.limits_version or 1) > 1
@@ -273,7 +302,7 @@ class _Telling:
 
     def _forget(self, watched: Watched, rule: Rule) -> None:
         watched.holds = False
-        text = f"{self._task_id} has ended, and another task has its id"
+        text = f"{self._task_id} has ended, and is forgotten"
         self._turn(watched, rule, 0, text, self._now.at_ms, fires=False)
 
     def _turn(

@@ -76,3 +76,15 @@ def test_tiers_that_nobody_has_made_up_room_for_are_not_counted() -> None:
     text = "".join(f"answer 0-{n}-0 false\nclass 0-{n}-0 made/up{n}\n" for n in range(300))
     monitors.take(Teller().told(text))
     assert sum(key.startswith("false_positive_rate/") for key in monitors.windows) == 256
+
+
+def test_an_answer_from_the_future_counts_as_of_now() -> None:
+    answers = "".join(
+        f"class 0-{n}-0 low/tiny\nanswer 0-{n}-0 false own=+10000d\n" for n in range(10)
+    )
+    monitors = Monitors()
+    monitors.take(Teller().told(f"tick\n{answers}tick +29d\n"))
+    assert monitors.edges == [
+        "false_positive_rate low/tiny firing 1",
+        "false_positive_rate low/tiny resolved 2",
+    ]

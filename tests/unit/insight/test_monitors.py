@@ -178,7 +178,7 @@ ORIGIN = Origin("health", 0, 7)
 
 def test_health_says_how_a_source_is() -> None:
     queue = Health(source="enforcer-1", queue_depth=3, transition_ms=Histogram(buckets={5: 2}))
-    assert from_health(envelope(queue), ORIGIN) == SourceHeard(
+    assert from_health(envelope(queue), ORIGIN, START_MS) == SourceHeard(
         at_ms=START_MS,
         origin=ORIGIN,
         source="enforcer-1",
@@ -186,7 +186,8 @@ def test_health_says_how_a_source_is() -> None:
         transition_ms=Histogram(buckets={5: 2}),
     )
     ledger = LedgerHealth(batches=5, batch_failures=1, commit_ms=Histogram())
-    assert from_health(envelope(Health(source="ledger-1", ledger=ledger)), ORIGIN) == SourceHeard(
+    said = envelope(Health(source="ledger-1", ledger=ledger), time="of a wrong clock")
+    assert from_health(said, ORIGIN, START_MS) == SourceHeard(
         at_ms=START_MS, origin=ORIGIN, source="ledger-1", batch_failures=1
     )
 
@@ -194,7 +195,7 @@ def test_health_says_how_a_source_is() -> None:
 def test_health_with_other_buckets_is_refused() -> None:
     other = Health(source="x", transition_ms=Histogram(relative_error=0.05))
     with pytest.raises(InvalidFieldError, match=r"^data\.transition_ms\.relative_error: 0\.05 "):
-        from_health(envelope(other), ORIGIN)
+        from_health(envelope(other), ORIGIN, START_MS)
 
 
 def test_an_answer_is_about_its_decision() -> None:
