@@ -87,6 +87,7 @@ async def measure(rate: int, seconds: float) -> AlertLatency:
             watching = group.create_task(seen.watch(consumer, decisions))
             sent_at_s = array("d", bytes(8 * (int(rate * total_s) + 1)))
             sent = await send(where.settings, rate, total_s, sent_at_s)
+            agents.check()
             took_ms = await _quiet(seen, started_s + WARM_UP_S)
             watching.cancel()
         running.check()

@@ -62,6 +62,7 @@ class Pace(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Source(Struct, kw_only=True, omit_defaults=True):
     """What is known of a source, and where its alerts stand."""
 
+    known_ms: int = 0  # since when
     heard_ms: int = 0
     waiting: int = 0
     queue: Standing = field(default_factory=Standing)
@@ -87,6 +88,7 @@ def tell_source(look: Look, signal: SourceHeard) -> None:
     if not admit(look.windows, SOURCES, name):
         return
     source = load(look.windows, _key(name), Source)
+    source.known_ms = source.known_ms or look.at_ms
     source.heard_ms = max(source.heard_ms, look.now_ms)
     _pass_time(look, source)
     if signal.queue_depth is not None:
@@ -237,11 +239,12 @@ def _judge_breaker(look: Look, name: str, source: Source, text: str) -> None:
     )
     edge = look.turn(breaker, source.breaker, name, ratio, text, fires=fires)
     if edge is not None and fires:
-        # Names may be as long as an id may be.
-        source_key = f"{zlib.crc32(name.encode()):08x}"
+        # Not when it opened: after a crash that may be at a tick, and before at a record. Names may be
+        # as long as an id may be.
+        source_key = f"{zlib.crc32(name.encode()):08x}-{source.known_ms}"
         look.outcomes.append(
             OpenBreaker(
-                key=f"breaker-{source_key}-{look.now_ms}",
+                key=f"breaker-{source_key}-{source.breaker.number}",
                 source=name,
                 at_ms=look.now_ms,
                 reason=text,

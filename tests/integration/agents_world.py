@@ -12,6 +12,7 @@ from typing import Any
 
 import aiokafka
 import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
 from schemas.baselines import Baseline
@@ -179,6 +180,19 @@ class AgentsWorld:
         # Ends are asked for before offsets: what the first stage has sent meanwhile waits for the
         # second one, and is seen when it is asked again.
         return await self.lag() == 0 and await self.lag() == 0
+
+    async def is_shared_by(self, count: int) -> bool:
+        """Whether the group has so many members, and has given each of them partitions."""
+        admin = AIOKafkaAdminClient(**self.settings.admin_kwargs())
+        await admin.start()
+        try:
+            group_id = self.settings.group_id(self.agent.group)
+            described = await admin.describe_consumer_groups([group_id])
+            (group,) = described[0].to_object()["groups"]
+            assigned = [one for one in group["members"] if len(one["member_assignment"])]
+            return len(assigned) == count and group["state"] == "Stable"
+        finally:
+            await admin.close()
 
     async def records(self, name: str, partitions: int = 1) -> list[Any]:
         """Return every committed record of a topic, its name without the prefix."""

@@ -134,7 +134,7 @@ async def test_partitions_go_to_a_second_worker_and_come_back(
         second = await world.begin()
         for chunk in chunks[1:4]:
             await world.send(chunk)
-        await eventually(lambda: members(world, 2), WITHIN_S)
+        await eventually(lambda: world.is_shared_by(2), WITHIN_S)
         await second.runs()
         await world.send(chunks[4])
         await world.until_done()
@@ -144,19 +144,6 @@ async def test_partitions_go_to_a_second_worker_and_come_back(
         await world.until_done()
         assert first.process.returncode is None
     assert await outcome(world) == expected
-
-
-async def members(world: AgentsWorld, count: int) -> bool:
-    """Whether the group has so many members, and has given each of them partitions."""
-    admin = AIOKafkaAdminClient(**world.settings.admin_kwargs())
-    await admin.start()
-    try:
-        described = await admin.describe_consumer_groups([world.settings.group_id(AGENT.group)])
-        (group,) = described[0].to_object()["groups"]
-        assigned = [one for one in group["members"] if len(one["member_assignment"])]
-        return len(assigned) == count and group["state"] == "Stable"
-    finally:
-        await admin.close()
 
 
 async def test_what_is_read_again_changes_nothing(

@@ -382,6 +382,28 @@ async def test_who_is_killed_again_and_again_says_what_one_says_who_is_not(
         agents.terminate()
         await said.ended()
     assert said.said.count("worker ended with -9") == KILLS
+    await assert_as_undisturbed(place, bootstrap_servers)
+
+
+async def test_two_workers_share_the_tasks_and_one_of_them_has_the_windows(
+    place: Place, bootstrap_servers: str
+) -> None:
+    world = place.world
+    events = load(world, 30)
+    half = len(events) // 2
+    async with world.ledger(), place.agents.worker():
+        async with place.agents.worker():
+            await eventually(lambda: place.agents.is_shared_by(2), WITHIN_S)
+            await world.send(events[:half])
+            await eventually(partial(has_more_than, place, 50), WITHIN_S)
+            await world.send(events[half:])
+        await world.until_folded()
+        await place.agents.until_done()
+    await assert_as_undisturbed(place, bootstrap_servers)
+
+
+async def assert_as_undisturbed(place: Place, bootstrap_servers: str) -> None:
+    """Have one worker read all that the ledger has written, from the start: it says the same."""
     undisturbed = await copied(place, bootstrap_servers)
     async with undisturbed.agents.worker():
         await undisturbed.agents.until_done()

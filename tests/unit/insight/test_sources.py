@@ -176,7 +176,7 @@ def test_far_too_slow_for_longer_than_ten_minutes_opens_the_breaker_once() -> No
     (effect,) = (one for one in monitors.outcomes if isinstance(one, OpenBreaker))
     at_ms = START_MS + (30 + 11 + 10) * 60_000 + 1_000
     assert effect == OpenBreaker(
-        key=f"breaker-999e28c9-{at_ms}",
+        key=f"breaker-999e28c9-{START_MS}-1",
         source="enforcer-1",
         at_ms=at_ms,
         mode=Mode.OBSERVE,
@@ -185,7 +185,7 @@ def test_far_too_slow_for_longer_than_ten_minutes_opens_the_breaker_once() -> No
             "(180 in 10 min), for more than 10 min: enforcement is switched off"
         ),
     )
-    assert effect.event_id(3) == f"breaker-999e28c9-{at_ms}-3"
+    assert effect.event_id(3) == f"breaker-999e28c9-{START_MS}-1-3"
     assert monitors.messages[2] == (
         "enforcer-1: phase transitions take 399 ms at p95, 1.3 times the 302 ms of before "
         "(999,120 in 10 min); enforcement stays off until somebody says otherwise: "
