@@ -65,6 +65,8 @@ def fold_batch(stage: Stage, prefix: str, records: Sequence[Read], stored: Store
 
 def _decode(source: Source, topic: str, record: Read) -> Inbound | Refusal:
     value = record.value
+    if value is None and source.has_deletions:
+        return _inbound(topic, record, None)
     if value is None:
         return refusal("not_an_event", "value", "null", "a record that says something")
     if len(value) > MESSAGE_BYTES_MAX:
@@ -78,6 +80,10 @@ def _decode(source: Source, topic: str, record: Read) -> Inbound | Refusal:
         return refusal("not_json", "value", start_of(value), f"JSON ({error})")
     if source.type is not None and data.type != source.type:
         return refusal("unknown_type", "type", data.type, source.type)
+    return _inbound(topic, record, data)
+
+
+def _inbound(topic: str, record: Read, data: Any) -> Inbound:  # noqa: ANN401 - as its source decodes it
     return Inbound(
         topic,
         record.partition,

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.topics import DAY_MS, Topic
+from streams.kafka.settings import Settings
 
 Entry = TypeVar("Entry")
 
@@ -76,11 +77,15 @@ class Outbound(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Source:
-    """A topic that a stage reads. `type` is that of the envelope; None: the decoder tells all."""
+    """A topic that a stage reads. `type` is that of the envelope; None: the decoder tells all.
+
+    `has_deletions`: a record without a value is one, and comes with `data` None; else it is refused.
+    """
 
     topic: str
     decoder: msgspec.json.Decoder[Any]
     type: str | None = None
+    has_deletions: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,10 @@ class Entries(MutableMapping[str, Entry], Generic[Entry]):
                 yield key
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        stored = self._stored
+        return len(stored) + sum(
+            (entry is not None) - (key.encode() in stored) for key, entry in self._changed.items()
+        )
 
 
 Fold = Callable[[Any, Inbound], Iterable[Outbound]]
@@ -201,6 +209,7 @@ class Agent:
         internal: what it writes to itself.
         writes: public topics that have to be there besides the sources.
         ticks: what tells it that time passes.
+        set_up: given the settings, returns it as they want it; names and sources stay.
     """
 
     name: str
@@ -208,6 +217,7 @@ class Agent:
     internal: tuple[InternalTopic, ...] = ()
     writes: tuple[Topic, ...] = ()
     ticks: tuple[Ticks, ...] = ()
+    set_up: "Callable[[Settings], Agent] | None" = None
 
     @property
     def group(self) -> str:

@@ -4,6 +4,7 @@ Source: budget model, "Reports".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -26,19 +27,28 @@ from streams.insight.task_facts import NOWHERE, Crossing, Run, TaskFacts, cell_k
 ASKED_FROM_SHARE = 1.5  # of a limit: why so much? Source: budget model, "Reports"
 LEVELS = tuple(Verdict)
 NONE, ASKED, OWED = "none", "asked", "owed"
+TASK_ID = "{task_id}"
+
+
+class Below(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all tasks below one have used: it counts for that one as well."""
+
+    tokens: Number = 0
+    cost_usd: Number = 0
 
 
 class Material(Struct, frozen=True, kw_only=True):
     """What a report is made of.
 
     `state` is what `tasks` says, where it is at hand: it knows what open runs have used so far, and
-    the limits of all cells. `children` are all tasks below this one: their tokens and cost count
-    for it too. `link` leads to the report.
+    the limits of all cells. `children` are all tasks below this one, or `below` says what they have
+    used together: their tokens and cost count for it too. `link` leads to the report.
     """
 
     facts: TaskFacts
     baselines: Baselines
     children: Sequence[TaskFacts] = ()
+    below: Below | None = None
     state: TaskStateData | None = None
     revision: int = 1
     link: str | None = None
@@ -92,6 +102,22 @@ def compose(material: Material) -> Report:
     return msgspec.structs.replace(report, summary=summary(report))
 
 
+def used_below(tasks: Iterable[TaskFacts]) -> Below:
+    """Return what tasks have used together, as far as it counts for whoever is above them."""
+    tokens: Number = 0
+    cost_usd: Number = 0
+    for each in tasks:
+        used = _sum(each.runs.values())
+        tokens += used[Metric.TOKENS]
+        cost_usd += used[Metric.COST_USD]
+    return Below(tokens=tokens, cost_usd=cost_usd)
+
+
+def report_link(template: str | None, task_id: str) -> str | None:
+    """Return where a report is to be read: the template with the id for `{task_id}`, quoted."""
+    return None if template is None else template.replace(TASK_ID, quote(task_id, safe=""))
+
+
 def owes_explanation(facts: TaskFacts) -> bool:
     """Whether the task came to review or block, and nobody has written why since."""
     return all(each.place <= facts.owed for each in facts.explanations) and facts.owed > NOWHERE
@@ -100,10 +126,9 @@ def owes_explanation(facts: TaskFacts) -> bool:
 def _task_metrics(material: Material) -> dict[Metric, MetricReport]:
     facts = material.facts
     used = _sum(facts.runs.values())
-    for child in material.children:
-        below = _sum(child.runs.values())
-        used[Metric.TOKENS] += below[Metric.TOKENS]
-        used[Metric.COST_USD] += below[Metric.COST_USD]
+    below = used_below(material.children) if material.below is None else material.below
+    used[Metric.TOKENS] += below.tokens
+    used[Metric.COST_USD] += below.cost_usd
     return _metrics(material, None, used, facts.limits.get(Scope.TASK.value, {}))
 
 
