@@ -19,7 +19,7 @@ from schemas.envelope import Envelope, rfc3339
 from schemas.errors import UnavailableError
 from schemas.fields import Complexity, ExecutionOutcome, Importance
 from schemas.outputs import ExecutionRecord
-from schemas.topics import Topic
+from schemas.topics import BY_PARTITION, Topic
 from streams.agents.lag import opened
 from streams.agents.stages import Agent
 from streams.agents.topics import source_partitions
@@ -34,7 +34,7 @@ AT_MS = 1_795_000_000_000
 WITHIN_S = 100.0  # beside other work on the machine
 
 WORKER = """
-import asyncio, logging, signal
+import asyncio, logging, signal, sys
 from streams.agents.registry import AGENTS
 from streams.agents.worker import run_agent
 from streams.kafka.settings import load_settings
@@ -42,7 +42,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await run_agent(AGENTS["baselines"], load_settings(), stop=stop)
+    await run_agent(AGENTS[sys.argv[1]], load_settings(), stop=stop)
 asyncio.run(main())
 """
 
@@ -157,7 +157,7 @@ class AgentsWorld:
 
     async def standings(self) -> dict[Place, Standing]:
         stages = {
-            stage.name: PARTITIONS if stage.sources[0].topic == Topic.EXECUTIONS else 1
+            stage.name: PARTITIONS if stage.sources[0].topic in BY_PARTITION else 1
             for stage in self.agent.stages
         }
         sources = source_partitions(self.agent, stages)
@@ -233,6 +233,7 @@ class AgentsWorld:
             sys.executable,
             "-c",
             program,
+            self.agent.name,
             env=own
             | {
                 "STOPLOSS_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,

@@ -43,6 +43,16 @@ WHY = ("--reason", "a test")
             id="no workers",
         ),
         pytest.param(
+            ("agents", "nobody"),
+            "NAME: 'nobody' is not allowed; use one of baselines, reports, delivery",
+            id="an agent that there is none of",
+        ),
+        pytest.param(
+            ("agents", "delivery"),
+            "sinks: None is not allowed; use a table such as [sinks.oncall] in stoploss.toml",
+            id="delivery to nobody",
+        ),
+        pytest.param(
             ("demo", "--speed", "0"),
             "--speed: '0' is not allowed; use a number from 0.01 to 1000000",
             id="a demo that stands still",
