@@ -345,3 +345,15 @@ def test_what_those_below_have_used_may_be_told_as_a_sum() -> None:
     below = Below(tokens=700, cost_usd=2)
     report = compose(Material(facts=facts, baselines=Baselines(), below=below))
     assert (report.metrics[Metric.TOKENS].used, report.metrics[Metric.COST_USD].used) == (700, 2)
+
+
+def test_what_somebody_has_written_stays_on_its_line_in_markdown() -> None:
+    report = report_on("""
+        start   TASK-1 planned=THINK
+        usage   TASK-1 THINK 9_100      → review
+        explain TASK-1 "first line"
+    """)
+    (written,) = report.explanations
+    text = msgspec.structs.replace(written, text="first\n# second\x07")
+    shown = markdown(msgspec.structs.replace(report, explanations=[text]))
+    assert "ada: first \\# second \n" in shown
