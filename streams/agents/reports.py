@@ -4,6 +4,8 @@ Two stages: what is known of tasks is gathered in each partition, and what is du
 where it waits until it is whole and is written.
 """
 
+import logging
+
 import msgspec
 
 from schemas.alerts import Origin
@@ -25,6 +27,8 @@ from streams.agents.stages import (
 )
 from streams.insight import gathering, writing
 from streams.kafka.settings import Settings
+
+log = logging.getLogger("stoploss.agents")
 
 DUE = InternalTopic("agents-reports-due")
 TICK_EVERY_S = 1.0
@@ -73,7 +77,7 @@ def agent(link: str | None = None) -> Agent:
     """Return the agent; `link` is the template of the address at which a report is to be read."""
 
     def write(entries: Entries[writing.Entry]) -> list[Outbound]:
-        return [_report(one) for one in writing.finish(entries, link)]
+        return [_report(one) for one in writing.finish(entries, _say_failed, link)]
 
     return Agent(
         name="reports",
@@ -109,6 +113,10 @@ def agent(link: str | None = None) -> Agent:
         ticks=(Ticks(DUE.topic, TICK_EVERY_S, tick),),
         set_up=_set_up,
     )
+
+
+def _say_failed(task_id: str, error: Exception) -> None:
+    log.error("agents: reports: the one of %s cannot be made", task_id, exc_info=error)
 
 
 def _set_up(settings: Settings) -> Agent:

@@ -9,7 +9,7 @@ A record may come twice, and a crash may have kept some changes of a batch, a pr
 keys: `where` stands last, and what it has counted is not told again.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from hashlib import blake2b
 from typing import Any, assert_never
 
@@ -50,6 +50,9 @@ TICK_GAP_MS, BEGIN_MS = 5_000, 3_000
 KEPT_MS = ENDED_KEPT_MS + 3_600_000
 ANSWERS_KEPT_MS = 31 * DAY_MS
 ENTRIES_MAX = 10_000
+# All that waits is one entry: from so many on, those that wait longest are not waited for any more, and
+# from twice as many on there is no room for the report of one that is new.
+PENDING_MAX = 5_000
 # Of one batch: as much as is composed in a fraction of the time that a batch may take.
 REPORTS_MAX, WORK_MAX = 200, 4_000
 
@@ -101,10 +104,17 @@ class Done(Struct, tag="done", frozen=True):
     at_ms: int
 
 
-class Pending(Struct, tag="pending"):
-    """Tasks whose report may have changed: when something came for it last."""
+class Waiting(Struct, frozen=True, array_like=True):
+    """When something came for a report last, and from which partition its facts do."""
 
-    since: dict[str, int] = {}
+    since_ms: int
+    partition: int
+
+
+class Pending(Struct, tag="pending"):
+    """Tasks whose report may have changed."""
+
+    since: dict[str, Waiting] = {}
 
 
 class Seen(Struct, tag="seen", frozen=True):
@@ -122,6 +132,7 @@ class Where(Struct, tag="where", kw_only=True, omit_defaults=True):
     resumed_ms: int = 0
     minute: int | None = None
     forgotten_early: int = 0
+    refused: int = 0
 
 
 Entry = Known | Held | Done | Pending | Seen | Listed | Where
@@ -150,6 +161,10 @@ def fold_said(kept: Entries, origin: Origin, written_ms: int, said: Said) -> Non
 def _hold(kept: Entries, where: Where, due: Due, written_ms: int) -> None:
     task_id = due.facts.task_id
     held: Held | None = kept.get(TASK + task_id)
+    pending: Pending = kept.get(PENDING) or Pending()
+    if task_id not in pending.since and len(pending.since) >= 2 * PENDING_MAX:
+        where.refused += 1
+        return
     if held is None:
         _list(kept, where, task_id, written_ms)
     kept[TASK + task_id] = Held(
@@ -160,7 +175,7 @@ def _hold(kept: Entries, where: Where, due: Due, written_ms: int) -> None:
         partition=due.partition,
         answers={} if held is None else held.answers,
     )
-    _await(kept, task_id, written_ms)
+    _await(kept, task_id, Waiting(written_ms, due.partition))
 
 
 def fold_baseline(kept: Entries, origin: Origin, record: Envelope[Baseline]) -> None:
@@ -189,15 +204,18 @@ def fold_feedback(
     held.at_ms = written_ms
     kept[TASK + said.task_id] = held
     if held.facts is not None:
-        _await(kept, said.task_id, written_ms)
+        _await(kept, said.task_id, Waiting(written_ms, held.partition))
     kept[WHERE] = where
 
 
-def finish(kept: Entries, template: str | None = None) -> list[Envelope[Report]]:
+def finish(
+    kept: Entries, failed: Callable[[str, Exception], None], template: str | None = None
+) -> list[Envelope[Report]]:
     """Return the reports that are ripe by the last tick, and forget what is old.
 
     Args:
         kept: all entries.
+        failed: is told of a task whose report cannot be made: a defect of ours keeps no other back.
         template: of the link to a report; none is given where it is None.
     """
     where: Where | None = kept.get(WHERE)
@@ -215,7 +233,11 @@ def finish(kept: Entries, template: str | None = None) -> list[Envelope[Report]]
         if held is None or held.facts is None:
             continue
         work += len(held.facts.runs) + len(held.facts.crossings)
-        report = _next_revision(kept, held, held.facts, template)
+        try:
+            report = _next_revision(kept, held, held.facts, template)
+        except Exception as error:  # noqa: BLE001 - see above
+            failed(task_id, error)
+            continue
         if report is not None:
             written.append(report)
     _forget(kept, where, pending)
@@ -225,14 +247,16 @@ def finish(kept: Entries, template: str | None = None) -> list[Envelope[Report]]
 def _ripe(kept: Entries, where: Where, pending: Pending) -> Iterator[str]:
     """Return the tasks that nothing more is to be waited for, the ones that wait longest first."""
     now_ms = where.tick_ms
-    for task_id, since_ms in sorted(pending.since.items(), key=lambda each: (each[1], each[0])):
-        waited_ms = now_ms - max(since_ms, where.resumed_ms)
-        if now_ms - since_ms < QUIET_MS:
-            continue
-        held: Held | None = kept.get(TASK + task_id)
-        seen = None if held is None else kept.get(f"{SEEN}{held.partition:05}")
-        if waited_ms >= WAIT_MAX_MS or _is_read(where, seen):
+    excess = len(pending.since) - PENDING_MAX
+    longest = sorted(pending.since.items(), key=lambda each: (each[1].since_ms, each[0]))
+    for place, (task_id, waiting) in enumerate(longest):
+        if place < excess:
             yield task_id
+        elif now_ms - waiting.since_ms >= QUIET_MS:
+            waited_ms = now_ms - max(waiting.since_ms, where.resumed_ms)
+            seen: Seen | None = kept.get(f"{SEEN}{waiting.partition:05}")
+            if waited_ms >= WAIT_MAX_MS or _is_read(where, seen):
+                yield task_id
 
 
 def _is_read(where: Where, seen: Seen | None) -> bool:
@@ -356,9 +380,9 @@ def _list(kept: Kept, where: Where, task_id: str, at_ms: int) -> None:
     list_at(kept, task_id, max(minute, where.minute))
 
 
-def _await(kept: Entries, task_id: str, at_ms: int) -> None:
+def _await(kept: Entries, task_id: str, waiting: Waiting) -> None:
     pending: Pending = kept.get(PENDING) or Pending()
-    pending.since[task_id] = at_ms
+    pending.since[task_id] = waiting
     kept[PENDING] = pending
 
 

@@ -55,6 +55,7 @@ class Writing:
     def __init__(self, template: str | None = None) -> None:
         self.stored: dict[str, bytes] = {}
         self.written: list[Envelope[Report]] = []
+        self.failed: list[tuple[str, Exception]] = []
         self._template = template
         self._offsets: dict[str, int] = defaultdict(int)
 
@@ -74,7 +75,7 @@ class Writing:
                 fold_feedback(entries, origin, written_ms, record)
             else:
                 fold_baseline(entries, origin, record)
-        written = finish(entries, self._template)
+        written = finish(entries, lambda *each: self.failed.append(each), self._template)
         self.stored = {key: _ENCODE(entry) for key, entry in entries.items()}
         self.written += written
         return written
@@ -369,6 +370,22 @@ def test_one_batch_writes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert [each.subject for each in room.ticks(NOW + 4 * S)] == ["TASK-4"]
 
 
+def test_where_too_much_waits_the_first_is_not_waited_for_and_the_last_finds_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writing, "PENDING_MAX", 2)
+    room = running()
+    dues = []
+    for number in range(6):
+        due = due_of()
+        due.facts.task_id = f"TASK-{number}"
+        dues.append((NOW + number, due))
+    assert [each.subject for each in room.told(*dues)] == ["TASK-0", "TASK-1"]
+    assert room.where.refused == 2
+    written = room.until(NOW + 7 * S)
+    assert [each.subject for each in written] == ["TASK-2", "TASK-3"]
+
+
 def test_what_was_held_and_is_gone_is_not_waited_for() -> None:
     room = running()
     room.told((NOW, due_of()))
@@ -378,4 +395,21 @@ def test_what_was_held_and_is_gone_is_not_waited_for() -> None:
 
 
 def test_without_a_record_nothing_is_written() -> None:
-    assert finish({}) == []
+    room = Writing()
+    assert (room.told(), room.entries) == ([], {})
+
+
+def test_a_report_that_cannot_be_made_keeps_no_other_back() -> None:
+    room = running()
+    bad, good = due_of(), due_of()
+    bad.facts.task_id = "BAD"
+    bad.facts.complexity = "a defect of ours"  # type: ignore[assignment]
+    entries: dict[str, Any] = {key: _DECODER.decode(v) for key, v in room.stored.items()}
+    for offset, due in enumerate((bad, good)):
+        fold_said(entries, Origin(TOPIC, 0, 10**6 + offset), NOW, due)
+    fold_said(entries, Origin(TOPIC, 0, 2 * 10**6), NOW + 5 * S, Tick(NOW + 5 * S))
+    failed: list[str] = []
+    written = finish(entries, lambda task_id, _error: failed.append(task_id))
+    assert ([each.subject for each in written], failed) == (["TASK-1"], ["BAD"])
+    assert finish(entries, lambda task_id, _error: failed.append(task_id)) == []
+    assert failed == ["BAD"], "it is not tried again and again"
