@@ -5,7 +5,7 @@ import contextlib
 import logging
 import shlex
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -141,7 +141,8 @@ def view(
 
 async def _up(folder: Path, *, as_json: bool) -> int:
     stopped_by = Signals()
-    async with stopped_by.watched(), everything(folder) as place:
+    sinks = load_sinks()
+    async with stopped_by.watched(), everything(folder, sinks=sinks) as place:
         answer = UpAnswer(
             place.settings.bootstrap_servers,
             place.redis_url,
@@ -202,12 +203,15 @@ class Signals:
 
 
 @contextlib.asynccontextmanager
-async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[Place]:
+async def everything(
+    folder: Path, prefix: str | None = None, sinks: Sequence[Sink] = ()
+) -> AsyncIterator[Place]:
     """Give a Kafka with topics and a ledger on it, a Redis with the view, agents; they end with the block.
 
     Args:
         folder: of the local cluster, where no Kafka is named.
         prefix: of the topics; the settings' own where it is left out.
+        sinks: where notices go; a demo disturbs nobody.
 
     Raises:
         AlreadyRunningError: another process runs this folder.
@@ -224,7 +228,7 @@ async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[P
         await _topics(place.settings)
         await stack.enter_async_context(_ledger(place.settings))
         await stack.enter_async_context(_view(place.settings, place.redis_url))
-        await stack.enter_async_context(_all_agents(place.settings))
+        await stack.enter_async_context(_all_agents(place.settings, sinks))
         yield place
 
 
@@ -266,12 +270,14 @@ async def _view(settings: Settings, redis_url: str | None) -> AsyncIterator[None
 
 
 @contextlib.asynccontextmanager
-async def _all_agents(settings: Settings) -> AsyncIterator[None]:
+async def _all_agents(settings: Settings, sinks: Sequence[Sink]) -> AsyncIterator[None]:
     stop = asyncio.Event()
     export = agents_metrics.start_metrics(settings)
     try:
         async with asyncio.TaskGroup() as group:
-            running = agents_supervisor.supervise(settings, list(AGENTS), stop, export.metrics)
+            running = agents_supervisor.supervise(
+                settings, list(AGENTS), stop, export.metrics, sinks=sinks
+            )
             group.create_task(running)
             try:
                 yield
