@@ -53,11 +53,37 @@ class AgentFigures:
         return found
 
 
+class SinkFigures:
+    """What is known of the delivery to one sink, over all its processes.
+
+    `now` is what the present one says: offsets that wait, notices taken, notices refused, failed
+    attempts.
+    """
+
+    def __init__(self) -> None:
+        self.now = (0, 0, 0, 0)
+        self._before = (0, 0, 0, 0)
+
+    def __repr__(self) -> str:
+        return f"<SinkFigures {self.now[0]} behind>"
+
+    def begins(self, now: tuple[int, int, int, int]) -> None:
+        """Another process counts from now on."""
+        _, sent, refused, failures = (self[place] for place in range(len(self.now)))
+        self._before = (0, sent, refused, failures)
+        self.now = now
+
+    def __getitem__(self, place: int) -> int:
+        """Return one of the numbers: the lag, or a count since the supervisor began."""
+        return self._before[place] + self.now[place]
+
+
 class AgentsMetrics:
     """The instruments."""
 
     def __init__(self, meter: Meter) -> None:
         self.agents: dict[str, AgentFigures] = {}
+        self.sinks: dict[str, SinkFigures] = {}
         self._restarts = meter.create_counter(
             "stoploss.agents.restarts",
             unit="{restart}",
@@ -94,6 +120,28 @@ class AgentsMetrics:
                 description=description,
             )
 
+        meter.create_observable_gauge(
+            "stoploss.agents.delivery_lag",
+            [self._of_sinks(0)],
+            unit="{record}",
+            description="Records of alerts and reports that wait for a sink, by sink",
+        )
+        for place, name, unit, description in (
+            (1, "sent", "{notice}", "Notices that a sink took, by sink"),
+            (2, "refused", "{notice}", "Notices that a sink will never take, by sink"),
+            (3, "failures", "{attempt}", "Attempts that did not get through, by sink"),
+        ):
+            meter.create_observable_counter(
+                f"stoploss.agents.delivery_{name}",
+                [self._of_sinks(place)],
+                unit=unit,
+                description=description,
+            )
+
+    def sink(self, name: str) -> SinkFigures:
+        """Return where what is known of the delivery to a sink is kept."""
+        return self.sinks.setdefault(name, SinkFigures())
+
     def agent(self, name: str) -> AgentFigures:
         """Return where what is known of an agent is kept."""
         return self.agents.setdefault(name, AgentFigures())
@@ -119,6 +167,13 @@ class AgentsMetrics:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
             for name, agent in list(self.agents.items()):
                 yield Observation(agent.counted(place), {"agent": name})
+
+        return observe
+
+    def _of_sinks(self, place: int) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            for name, sink in list(self.sinks.items()):
+                yield Observation(sink[place], {"sink": name})
 
         return observe
 

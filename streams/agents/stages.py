@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.topics import DAY_MS, Topic
+from streams.kafka.settings import Settings
 
 Entry = TypeVar("Entry")
 
@@ -169,7 +170,10 @@ class Entries(MutableMapping[str, Entry], Generic[Entry]):
                 yield key
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        stored = self._stored
+        return len(stored) + sum(
+            (entry is not None) - (key.encode() in stored) for key, entry in self._changed.items()
+        )
 
 
 Fold = Callable[[Any, Inbound], Iterable[Outbound | Everywhere]]
@@ -213,6 +217,7 @@ class Agent:
         internal: what it writes to itself.
         writes: public topics that have to be there besides the sources.
         ticks: what tells it that time passes.
+        set_up: given the settings, returns it as they want it; names and sources stay.
     """
 
     name: str
@@ -220,6 +225,7 @@ class Agent:
     internal: tuple[InternalTopic, ...] = ()
     writes: tuple[Topic, ...] = ()
     ticks: tuple[Ticks, ...] = ()
+    set_up: "Callable[[Settings], Agent] | None" = None
 
     @property
     def group(self) -> str:

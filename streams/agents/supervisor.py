@@ -16,6 +16,8 @@ from multiprocessing.context import SpawnProcess
 
 from schemas.errors import StoplossError, UnavailableError
 from streams.agents import figures
+from streams.agents.delivery.keeping import keep_delivering
+from streams.agents.delivery.sinks import Sink
 from streams.agents.lag import Standings, opened
 from streams.agents.metrics import AgentFigures, AgentsMetrics, unseen
 from streams.agents.registry import AGENTS
@@ -47,6 +49,7 @@ async def supervise(
     stop: asyncio.Event,
     metrics: AgentsMetrics | None = None,
     patience: Patience | None = None,
+    sinks: Sequence[Sink] = (),
 ) -> None:
     """Keep agents running until `stop`; then they end within a bounded time.
 
@@ -56,12 +59,15 @@ async def supervise(
         stop: set it to end.
         metrics: where the figures go; nowhere where left out.
         patience: with a worker that stands still.
+        sinks: where notices go, beside the agents; nowhere where none is given.
 
     Raises:
         TopicCreationError: a topic does not fit, or the broker refuses it.
     """
     metrics = metrics or unseen()
     async with asyncio.TaskGroup() as group:
+        if sinks:
+            group.create_task(keep_delivering(settings, sinks, stop, metrics))
         for name in names:
             keeper = _Keeper(settings, AGENTS[name], metrics, patience or Patience())
             group.create_task(keeper.keep(stop))

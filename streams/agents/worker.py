@@ -50,6 +50,8 @@ async def run_agent(
         TopicCreationError: a topic does not fit, or the broker refuses it.
     """
     quiet()
+    if agent.set_up is not None:
+        agent = agent.set_up(settings)
     stop = asyncio.Event() if stop is None else stop
     beating = _Beating(settings.topic_prefix)
     if figures is not None:

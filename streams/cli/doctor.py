@@ -8,11 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from schemas.errors import InvalidFieldError
 from schemas.events import partition_subject
 from schemas.fields import Mode
 from schemas.outputs import PolicyRef
 from schemas.state import TaskStateData
 from schemas.topics import BY_PARTITION, DAY_MS, OUTPUTS, Topic
+from streams.agents.delivery.sinks import load_sinks
 from streams.budget.restore import TornStateError, torn_in
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.facts import ENDED
@@ -83,7 +85,7 @@ def doctor(
 
 async def _examine(settings: Settings) -> DoctorAnswer:
     report = await _topics(settings)
-    findings = _topic_findings(report)
+    findings = [*_sink_findings(), *_topic_findings(report)]
     needed = {settings.topic(topic) for topic in (*BY_PARTITION, Topic.HEARTBEATS)}
     if needed & set(report.missing):
         return DoctorAnswer(
@@ -138,6 +140,16 @@ async def _topics(settings: Settings) -> TopicsReport:
         if difference.topic == events and difference.setting == "partitions":
             return await create_or_check_topics(settings, int(difference.found), create=False)
     return report
+
+
+def _sink_findings() -> list[Finding]:
+    """Name what would keep `stoploss agents` from starting here."""
+    try:
+        load_sinks()
+    except InvalidFieldError as error:
+        value = f"{error.value!r:.80}"
+        return [Finding(error.field, f"{value} is not allowed", f"use {error.allowed}")]
+    return []
 
 
 def _topic_findings(report: TopicsReport) -> list[Finding]:

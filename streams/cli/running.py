@@ -5,7 +5,7 @@ import contextlib
 import logging
 import shlex
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,8 @@ import typer
 from schemas.errors import InvalidFieldError
 from streams.agents import metrics as agents_metrics
 from streams.agents import supervisor as agents_supervisor
+from streams.agents.delivery import keeping as delivery
+from streams.agents.delivery.sinks import TABLE, Sink, load_sinks
 from streams.agents.registry import AGENTS
 from streams.cli.exits import Exit, say
 from streams.cli.options import DEFAULT_DIR, Dir, Json
@@ -31,6 +33,8 @@ from streams.local.cluster import LocalCluster
 from streams.view import metrics as view_metrics
 from streams.view.run import run_process as run_view_process
 from streams.view.run import run_view
+
+RUNS = (*AGENTS, delivery.NAME)
 
 
 class UpAnswer(msgspec.Struct, frozen=True):
@@ -82,29 +86,36 @@ def ledger(
 def agents(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]", help=f"Which: {', '.join(AGENTS)}; all if left out."),
+        typer.Argument(metavar="[NAME]", help=f"Which: {', '.join(RUNS)}; all if left out."),
     ] = None,
 ) -> None:
     """Run agents over what the ledger writes, each in a process of its own, until Ctrl-C.
 
     While Kafka is away, or its topics are not there yet, they wait. One that ends is started again,
-    and so is one that stands still although records wait for it.
+    and so is one that stands still although records wait for it. Where stoploss.toml has tables
+    [sinks.NAME], delivery sends alerts and ends of tasks there.
 
     Example: STOPLOSS_BOOTSTRAP_SERVERS=kafka:9092 stoploss agents baselines
     """
     logs_to_stderr()
     for name in names or ():
-        if name not in AGENTS:
-            raise InvalidFieldError("NAME", name, f"one of {', '.join(AGENTS)}")
-    raise typer.Exit(asyncio.run(_agents(load_settings(), list(dict.fromkeys(names or AGENTS)))))
+        if name not in RUNS:
+            raise InvalidFieldError("NAME", name, f"one of {', '.join(RUNS)}")
+    sinks = load_sinks() if not names or delivery.NAME in names else []
+    if not sinks and delivery.NAME in (names or ()):
+        raise InvalidFieldError(TABLE, None, "a table such as [sinks.oncall] in stoploss.toml")
+    wanted = [name for name in dict.fromkeys(names or AGENTS) if name != delivery.NAME]
+    raise typer.Exit(asyncio.run(_agents(load_settings(), wanted, sinks)))
 
 
-async def _agents(settings: Settings, names: list[str]) -> int:
+async def _agents(settings: Settings, names: list[str], sinks: list[Sink]) -> int:
     stopped_by = Signals()
     export = agents_metrics.start_metrics(settings)
     try:
         async with stopped_by.watched():
-            await agents_supervisor.supervise(settings, names, stopped_by.event, export.metrics)
+            await agents_supervisor.supervise(
+                settings, names, stopped_by.event, export.metrics, sinks=sinks
+            )
     finally:
         export.close()
     return stopped_by.exit_code
@@ -130,7 +141,8 @@ def view(
 
 async def _up(folder: Path, *, as_json: bool) -> int:
     stopped_by = Signals()
-    async with stopped_by.watched(), everything(folder) as place:
+    sinks = load_sinks()
+    async with stopped_by.watched(), everything(folder, sinks=sinks) as place:
         answer = UpAnswer(
             place.settings.bootstrap_servers,
             place.redis_url,
@@ -191,12 +203,15 @@ class Signals:
 
 
 @contextlib.asynccontextmanager
-async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[Place]:
+async def everything(
+    folder: Path, prefix: str | None = None, sinks: Sequence[Sink] = ()
+) -> AsyncIterator[Place]:
     """Give a Kafka with topics and a ledger on it, a Redis with the view, agents; they end with the block.
 
     Args:
         folder: of the local cluster, where no Kafka is named.
         prefix: of the topics; the settings' own where it is left out.
+        sinks: where notices go; a demo disturbs nobody.
 
     Raises:
         AlreadyRunningError: another process runs this folder.
@@ -213,7 +228,7 @@ async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[P
         await _topics(place.settings)
         await stack.enter_async_context(_ledger(place.settings))
         await stack.enter_async_context(_view(place.settings, place.redis_url))
-        await stack.enter_async_context(_all_agents(place.settings))
+        await stack.enter_async_context(_all_agents(place.settings, sinks))
         yield place
 
 
@@ -255,12 +270,14 @@ async def _view(settings: Settings, redis_url: str | None) -> AsyncIterator[None
 
 
 @contextlib.asynccontextmanager
-async def _all_agents(settings: Settings) -> AsyncIterator[None]:
+async def _all_agents(settings: Settings, sinks: Sequence[Sink]) -> AsyncIterator[None]:
     stop = asyncio.Event()
     export = agents_metrics.start_metrics(settings)
     try:
         async with asyncio.TaskGroup() as group:
-            running = agents_supervisor.supervise(settings, list(AGENTS), stop, export.metrics)
+            running = agents_supervisor.supervise(
+                settings, list(AGENTS), stop, export.metrics, sinks=sinks
+            )
             group.create_task(running)
             try:
                 yield

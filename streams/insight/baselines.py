@@ -25,7 +25,7 @@ from schemas.baselines import Baseline, MetricBaseline
 from schemas.fields import Complexity, ExecutionOutcome, Importance, Metric, Number, PhaseName
 from schemas.outputs import ExecutionRecord
 from schemas.sketches import Histogram
-from streams.insight.quantiles import count, quantile, with_value
+from streams.insight.quantiles import count, quantiles, with_value
 
 # The outcomes of a phase that somebody has worked through. One that was superseded, abandoned or left
 # open says little of what a phase takes.
@@ -271,7 +271,7 @@ def baseline_of(one: ClassOfTasks) -> Baseline:
 
 def _metric(sketch: Sketch, unit: int) -> MetricBaseline:
     histogram = Histogram(zeros=sketch.zeros, buckets=dict(sorted(sketch.buckets.items())))
-    p50, p75, p90, p99 = (quantile(histogram, share) or 0.0 for share in (0.5, 0.75, 0.9, 0.99))
+    p50, p75, p90, p99 = (value or 0.0 for value in quantiles((histogram,), (0.5, 0.75, 0.9, 0.99)))
     return MetricBaseline(
         count=count(histogram),
         sum=sketch.total / unit,

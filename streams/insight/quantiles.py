@@ -5,6 +5,8 @@ What comes from outside has bounds: an index beyond those of `VALUE_MIN` and `VA
 bound, since the library allots a bin to each index between the lowest and the highest.
 """
 
+from collections.abc import Iterable, Sequence
+
 from ddsketch.ddsketch import BaseDDSketch
 from ddsketch.mapping import LogarithmicMapping
 from ddsketch.store import DenseStore
@@ -54,12 +56,16 @@ def merged(*histograms: Histogram) -> Histogram:
     for histogram in histograms:
         zeros += histogram.zeros
         for index, count in histogram.buckets.items():
-            if index < _INDEX_MIN:
+            if _INDEX_MIN <= index <= _INDEX_MAX and count:
+                buckets[index] = buckets.get(index, 0) + count
+            elif index < _INDEX_MIN:
                 zeros += count
             elif count:
-                at = min(index, _INDEX_MAX)
-                buckets[at] = min(buckets.get(at, 0) + count, COUNT_MAX)
-    return Histogram(zeros=min(zeros, COUNT_MAX), buckets=dict(sorted(buckets.items())))
+                buckets[_INDEX_MAX] = buckets.get(_INDEX_MAX, 0) + count
+    ordered = dict(sorted(buckets.items()))
+    if max(ordered.values(), default=0) > COUNT_MAX:
+        ordered = {index: min(count, COUNT_MAX) for index, count in ordered.items()}
+    return Histogram(zeros=min(zeros, COUNT_MAX), buckets=ordered)
 
 
 def count(histogram: Histogram) -> int:
@@ -72,11 +78,19 @@ def quantile(histogram: Histogram, share: float) -> float | None:
 
     None where nothing was measured.
     """
-    assert 0 <= share <= 1, share
-    bounded = merged(histogram)
+    return quantiles((histogram,), (share,))[0]
+
+
+def quantiles(histograms: Iterable[Histogram], shares: Sequence[float]) -> list[float | None]:
+    """Return several of what all histograms measured: most of the work is done once."""
+    assert all(0 <= share <= 1 for share in shares), shares
+    bounded = merged(*histograms)
     positive = DenseStore()
+    # The bounds first: else it makes room, and moves all of its bins, again and again.
+    for index in [*bounded.buckets][-1:]:
+        positive.add(index, 0)
     for index, number in bounded.buckets.items():
         positive.add(index, number)
     sketch = BaseDDSketch(_MAPPING, positive, DenseStore(), bounded.zeros)
-    value = sketch.get_quantile_value(share)
-    return None if value is None else float(value)
+    values = (sketch.get_quantile_value(share) for share in shares)
+    return [None if value is None else float(value) for value in values]

@@ -157,7 +157,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it is, on one line; code that we quote stays code."""
-    kept = "".join(each if each.isprintable() else " " for each in text)
+    kept = text
+    if not text.isprintable():
+        kept = "".join(each if each.isprintable() else " " for each in text)
     for mark in ("\\", "|", "<", "*", "_", "[", "]", "#"):
         kept = kept.replace(mark, f"\\{mark}")
     return kept

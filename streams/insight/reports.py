@@ -4,6 +4,8 @@ Source: budget model, "Reports".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -26,19 +28,28 @@ from streams.insight.task_facts import NOWHERE, Crossing, Run, TaskFacts, cell_k
 ASKED_FROM_SHARE = 1.5  # of a limit: why so much? Source: budget model, "Reports"
 LEVELS = tuple(Verdict)
 NONE, ASKED, OWED = "none", "asked", "owed"
+TASK_ID = "{task_id}"
+
+
+class Below(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all tasks below one have used: it counts for that one as well."""
+
+    tokens: Number = 0
+    cost_usd: Number = 0
 
 
 class Material(Struct, frozen=True, kw_only=True):
     """What a report is made of.
 
     `state` is what `tasks` says, where it is at hand: it knows what open runs have used so far, and
-    the limits of all cells. `children` are all tasks below this one: their tokens and cost count
-    for it too. `link` leads to the report.
+    the limits of all cells. `children` are all tasks below this one, or `below` says what they have
+    used together: their tokens and cost count for it too. `link` leads to the report.
     """
 
     facts: TaskFacts
     baselines: Baselines
     children: Sequence[TaskFacts] = ()
+    below: Below | None = None
     state: TaskStateData | None = None
     revision: int = 1
     link: str | None = None
@@ -47,9 +58,10 @@ class Material(Struct, frozen=True, kw_only=True):
 def compose(material: Material) -> Report:
     """Return the report of a task as far as it is known."""
     facts, state = material.facts, material.state
-    metrics = _task_metrics(material)
-    phases = _phases(material)
-    causes = _causes(facts)
+    told = _sorted(material)
+    metrics = _task_metrics(told)
+    phases = _phases(told)
+    causes = _causes(told)
     explanation = _explanation(facts, [metrics, *(phase.metrics for phase in phases)])
     report = Report(
         task_id=facts.task_id,
@@ -92,37 +104,77 @@ def compose(material: Material) -> Report:
     return msgspec.structs.replace(report, summary=summary(report))
 
 
+def used_below(tasks: Iterable[TaskFacts]) -> Below:
+    """Return what tasks have used together, as far as it counts for whoever is above them."""
+    tokens: Number = 0
+    cost_usd: Number = 0
+    for each in tasks:
+        used = _sum(each.runs.values())
+        tokens += used[Metric.TOKENS]
+        cost_usd += used[Metric.COST_USD]
+    return Below(tokens=tokens, cost_usd=cost_usd)
+
+
+def report_link(template: str | None, task_id: str) -> str | None:
+    """Return where a report is to be read: the template with the id for `{task_id}`, quoted."""
+    return None if template is None else template.replace(TASK_ID, quote(task_id, safe=""))
+
+
 def owes_explanation(facts: TaskFacts) -> bool:
     """Whether the task came to review or block, and nobody has written why since."""
     return all(each.place <= facts.owed for each in facts.explanations) and facts.owed > NOWHERE
 
 
-def _task_metrics(material: Material) -> dict[Metric, MetricReport]:
-    facts = material.facts
-    used = _sum(facts.runs.values())
-    for child in material.children:
-        below = _sum(child.runs.values())
-        used[Metric.TOKENS] += below[Metric.TOKENS]
-        used[Metric.COST_USD] += below[Metric.COST_USD]
-    return _metrics(material, None, used, facts.limits.get(Scope.TASK.value, {}))
+@dataclass(frozen=True)
+class _Told:
+    """The material, by what it is about: a report has hundreds of cells, and of runs and crossings."""
+
+    material: Material
+    runs: Mapping[str, Sequence[Run]]  # by phase, in the order in which they ran
+    crossings: Mapping[str, Sequence[Crossing]]  # by cell, those that are not withdrawn
+    states: Mapping[str, CellState]  # by cell
 
 
-def _phases(material: Material) -> list[PhaseReport]:
-    """Return the phases in the order in which they ran, those that have not ended last."""
+def _sorted(material: Material) -> _Told:
     facts, state = material.facts, material.state
-    names = [run.phase for run in facts.runs.values()]
-    names += [each.cell.phase for each in _standing(facts) if each.cell.phase is not None]
+    runs: dict[str, list[Run]] = {}
+    for run in facts.runs.values():
+        runs.setdefault(run.phase, []).append(run)
+    crossings: dict[str, list[Crossing]] = {}
+    for each in facts.crossings.values():
+        if not each.withdrawn:
+            crossings.setdefault(cell_key(each.cell), []).append(each)
+    cells = [] if state is None else state.cells
+    states = {cell_key(Cell(each.scope, each.metric, each.phase)): each for each in cells}
+    return _Told(material, runs, crossings, states)
+
+
+def _task_metrics(told: _Told) -> dict[Metric, MetricReport]:
+    material = told.material
+    used = _sum(material.facts.runs.values())
+    below = used_below(material.children) if material.below is None else material.below
+    used[Metric.TOKENS] += below.tokens
+    used[Metric.COST_USD] += below.cost_usd
+    return _metrics(told, None, used, material.facts.limits.get(Scope.TASK.value, {}))
+
+
+def _phases(told: _Told) -> list[PhaseReport]:
+    """Return the phases in the order in which they ran, those that have not ended last."""
+    state = told.material.state
+    names = list(told.runs)
+    crossed = (each.cell.phase for found in told.crossings.values() for each in found)
+    names += [phase for phase in crossed if phase is not None]
     names += state.phases if state is not None else []
-    return [_phase(material, name) for name in dict.fromkeys(names)]
+    return [_phase(told, name) for name in dict.fromkeys(names)]
 
 
-def _phase(material: Material, name: str) -> PhaseReport:
-    facts = material.facts
-    runs = [run for run in facts.runs.values() if run.phase == name]
+def _phase(told: _Told, name: str) -> PhaseReport:
+    facts, state = told.material.facts, told.material.state
+    runs = told.runs.get(name, ())
     last = max(runs, key=lambda run: run.attempt, default=None)
-    known = None if material.state is None else material.state.phases.get(name)
+    known = None if state is None else state.phases.get(name)
     limits = facts.limits.get(name) or (last.limits if last else {})
-    metrics = _metrics(material, name, _sum(runs), limits)
+    metrics = _metrics(told, name, _sum(runs), limits)
     return PhaseReport(
         phase=name,
         attempts=max(len(runs), 1) if known is None else known.attempts,
@@ -134,23 +186,23 @@ def _phase(material: Material, name: str) -> PhaseReport:
 
 
 def _metrics(
-    material: Material,
+    told: _Told,
     phase: str | None,
     used: Mapping[Metric, Number],
     limits: Mapping[str, Number],
 ) -> dict[Metric, MetricReport]:
     """Return what is used of each metric of a phase or task; what `tasks` says of it goes first."""
-    facts = material.facts
+    facts = told.material.facts
     scope = Scope.TASK if phase is None else Scope.PHASE
-    cells = {metric: Cell(scope, metric, phase) for metric in Metric}
-    states = {metric: _cell_state(material.state, cell) for metric, cell in cells.items()}
+    keys = {metric: cell_key(Cell(scope, metric, phase)) for metric in Metric}
+    states = {metric: told.states.get(key) for metric, key in keys.items()}
     values = {
-        metric: _at_least(facts, cells[metric], used[metric]) if state is None else state.used
+        metric: _at_least(told, keys[metric], used[metric]) if state is None else state.used
         for metric, state in states.items()
     }
     similar = {}
     if phase is not None:
-        similar = material.baselines.similar(phase, facts.complexity, facts.importance, values)
+        similar = told.material.baselines.similar(phase, facts.complexity, facts.importance, values)
     found = {}
     for metric, state in states.items():
         limit = limits.get(metric.value) if state is None else state.limit
@@ -159,48 +211,31 @@ def _metrics(
                 used=values[metric],
                 limit=limit,
                 share=round(float(values[metric] / limit), 4) if limit else None,
-                level=_level(facts, cells[metric]) if state is None else state.level,
+                level=_level(told, keys[metric]) if state is None else state.level,
                 similar=similar.get(metric),
             )
     return found
 
 
-def _cell_state(state: TaskStateData | None, cell: Cell) -> CellState | None:
-    if state is None:
-        return None
-    named = (cell.scope, cell.metric, cell.phase)
-    cells = (each for each in state.cells if (each.scope, each.metric, each.phase) == named)
-    return next(cells, None)
-
-
-def _at_least(facts: TaskFacts, cell: Cell, used: Number) -> Number:
+def _at_least(told: _Told, cell: str, used: Number) -> Number:
     """Return what a cell has used: a run that has not ended is known from what it crossed alone."""
-    crossed = [each.used for each in _standing(facts) if cell_key(each.cell) == cell_key(cell)]
-    return max(used, *crossed) if crossed else used
+    return max((used, *(each.used for each in told.crossings.get(cell, ()))))
 
 
-def _level(facts: TaskFacts, cell: Cell) -> Verdict:
+def _level(told: _Told, cell: str) -> Verdict:
     """Return the highest level that a cell has come to under its present limits."""
-    levels = [
-        crossing.level
-        for crossing in _standing(facts)
-        if cell_key(crossing.cell) == cell_key(cell)
-        and crossing.limits_version == facts.limits_version
-    ]
+    version = told.material.facts.limits_version
+    levels = [each.level for each in told.crossings.get(cell, ()) if each.limits_version == version]
     return max(levels, key=LEVELS.index, default=Verdict.CONTINUE)
 
 
-def _standing(facts: TaskFacts) -> list[Crossing]:
-    return [crossing for crossing in facts.crossings.values() if not crossing.withdrawn]
-
-
-def _causes(facts: TaskFacts) -> list[CauseReport]:
+def _causes(told: _Told) -> list[CauseReport]:
     """Return the highest crossing of each cell that has a cause, the most serious first."""
-    highest: dict[str, Crossing] = {}
-    for crossing in sorted(_standing(facts), key=lambda each: LEVELS.index(each.level)):
-        if crossing.cause is not None:
-            highest[cell_key(crossing.cell)] = crossing
-    ordered = sorted(highest.values(), key=lambda each: (-LEVELS.index(each.level), each.place))
+    highest = []
+    for crossings in told.crossings.values():
+        caused = [each for each in crossings if each.cause is not None]
+        highest += sorted(caused, key=lambda each: LEVELS.index(each.level))[-1:]
+    ordered = sorted(highest, key=lambda each: (-LEVELS.index(each.level), each.place))
     return [
         CauseReport(
             cell=each.cell,

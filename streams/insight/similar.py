@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from schemas.baselines import Baseline, MetricBaseline
 from schemas.fields import Complexity, Importance, Metric, Number
 from schemas.reports import Similar
-from streams.insight.quantiles import merged, quantile
+from streams.insight.quantiles import quantiles
 
 # Below, one task that ran away is half of the mean.
 SIMILAR_MIN = 5
@@ -20,17 +20,17 @@ class Baselines:
     """The last record of each cell of `baselines`."""
 
     def __init__(self, found: Iterable[Baseline] = ()) -> None:
-        self._cells: dict[tuple[str, Complexity, Importance], Baseline] = {}
+        self._cells: dict[tuple[str, Complexity], dict[Importance, Baseline]] = {}
         for each in found:
             self.take(each)
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return sum(map(len, self._cells.values()))
 
     def take(self, baseline: Baseline) -> None:
         """Replace what was known of a cell."""
-        cell = (baseline.phase, baseline.complexity, baseline.importance)
-        self._cells[cell] = baseline
+        alike = self._cells.setdefault((baseline.phase, baseline.complexity), {})
+        alike[baseline.importance] = baseline
 
     def similar(
         self,
@@ -57,10 +57,9 @@ class Baselines:
         used: Number,
     ) -> Similar | None:
         alike = [
-            (each.importance, known)
-            for each in self._cells.values()
-            if (each.phase, each.complexity) == (phase, complexity)
-            and (known := each.metrics.get(metric)) is not None
+            (its_importance, known)
+            for its_importance, each in self._cells.get((phase, complexity), {}).items()
+            if (known := each.metrics.get(metric)) is not None
         ]
         exact = [known for its_importance, known in alike if its_importance is importance]
         tasks = f"{complexity.value} tasks"
@@ -76,12 +75,16 @@ class Baselines:
 
 
 def _similar(of: str, count: int, mean: float, cells: list[MetricBaseline], used: float) -> Similar:
-    sketch = merged(*(known.sketch for known in cells))
+    if len(cells) == 1:
+        p50, p90 = cells[0].p50, cells[0].p90
+    else:
+        sketches = [known.sketch for known in cells]
+        p50, p90 = (value or 0.0 for value in quantiles(sketches, (0.5, 0.9)))
     return Similar(
         of=of,
         count=count,
         mean=round(mean, PLACES),
-        p50=round(quantile(sketch, 0.5) or 0.0, PLACES),
-        p90=round(quantile(sketch, 0.9) or 0.0, PLACES),
+        p50=round(p50, PLACES),
+        p90=round(p90, PLACES),
         ratio=round(used / mean, PLACES),
     )

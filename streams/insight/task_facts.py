@@ -124,11 +124,11 @@ def place_of(record_id: str) -> Place:
     return Place(int(offset), int(order))
 
 
-def tell_lifecycle(facts: TaskFacts, record: Envelope[Lifecycle]) -> None:
-    """Take over what a start, a change or an end says."""
+def tell_lifecycle(facts: TaskFacts, record: Envelope[Lifecycle]) -> bool:
+    """Take over what a start, a change or an end says; tell whether anything changed."""
     place, said = place_of(record.id), record.data
     if place <= facts.changed:
-        return
+        return False
     # A late start completes a task that usage has opened; it computes its limits anew.
     if said.change == "started" and facts.is_ended and said.limits_version == 1:
         _begin_anew(facts, place)
@@ -155,6 +155,7 @@ def tell_lifecycle(facts: TaskFacts, record: Envelope[Lifecycle]) -> None:
             facts.explanations = [*facts.explanations, told][-EXPLANATIONS_MAX:]
         case _:
             pass  # its values are taken over above, whatever happened
+    return True
 
 
 def _begin_anew(facts: TaskFacts, start: Place) -> None:
@@ -173,12 +174,12 @@ def _begin_anew(facts: TaskFacts, start: Place) -> None:
         setattr(facts, name, getattr(fresh, name))
 
 
-def tell_execution(facts: TaskFacts, record: Envelope[ExecutionRecord]) -> None:
-    """Take over a run of a phase, unless a later revision is known."""
+def tell_execution(facts: TaskFacts, record: Envelope[ExecutionRecord]) -> bool:
+    """Take over a run of a phase, unless a later revision is known; tell whether it was."""
     place, said = place_of(record.id), record.data
     name = f"{said.phase}#{said.attempt}"
     if place < facts.born or _is_old(facts.runs, name, place):
-        return
+        return False
     facts.runs[name] = Run(
         place=place,
         phase=said.phase,
@@ -190,14 +191,15 @@ def tell_execution(facts: TaskFacts, record: Envelope[ExecutionRecord]) -> None:
         limits=said.limits,
     )
     _bound(facts.runs, RUNS_MAX)
+    return True
 
 
-def tell_breach(facts: TaskFacts, record: Envelope[Breach]) -> None:
-    """Take over a crossing, or that one is withdrawn."""
+def tell_breach(facts: TaskFacts, record: Envelope[Breach]) -> bool:
+    """Take over a crossing, or that one is withdrawn; tell whether anything changed."""
     place, said = place_of(record.id), record.data
     name = f"{cell_key(said.cell)}/{said.level.value}"
     if place < facts.born or _is_old(facts.crossings, name, place):
-        return
+        return False
     facts.crossings[name] = Crossing(
         place=place,
         cell=said.cell,
@@ -210,14 +212,16 @@ def tell_breach(facts: TaskFacts, record: Envelope[Breach]) -> None:
         evidence=said.evidence,
     )
     _bound(facts.crossings, CROSSINGS_MAX)
+    return True
 
 
-def tell_decision(facts: TaskFacts, record: Envelope[Decision]) -> None:
+def tell_decision(facts: TaskFacts, record: Envelope[Decision]) -> bool:
     """Take over a verdict, and keep each block: somebody is asked about it."""
     place, said = place_of(record.id), record.data
     if place < facts.born:
-        return
-    if said.verdict is Verdict.BLOCK and record.id not in facts.blocks:
+        return False
+    is_new_block = said.verdict is Verdict.BLOCK and record.id not in facts.blocks
+    if is_new_block:
         facts.blocks[record.id] = Block(
             place=place,
             decision_id=record.id,
@@ -227,11 +231,12 @@ def tell_decision(facts: TaskFacts, record: Envelope[Decision]) -> None:
         )
         _bound(facts.blocks, BLOCKS_MAX)
     if place <= facts.decided:
-        return
+        return is_new_block
     facts.decided, facts.verdict = place, said.verdict
     # A verdict that is told again, because another mode holds now, asks for nothing new.
     if said.verdict in (Verdict.REVIEW, Verdict.BLOCK) and said.previous is not said.verdict:
         facts.owed = place
+    return True
 
 
 def tell_feedback(facts: TaskFacts, record: Envelope[Feedback]) -> None:
@@ -241,13 +246,20 @@ def tell_feedback(facts: TaskFacts, record: Envelope[Feedback]) -> None:
         block.false_positive, block.answered_by = said.false_positive, said.by
 
 
-def tell_child(facts: TaskFacts, record: Envelope[Lifecycle]) -> None:
-    """Remember a child from its own lifecycle: what it uses counts for its parent as well."""
+def tell_child(facts: TaskFacts, record: Envelope[Lifecycle]) -> bool:
+    """Remember a child from its own lifecycle: what it uses counts for its parent as well.
+
+    Returns:
+        Whether anything changed.
+    """
     child_id, place = record.data.task_id, place_of(record.id)
     if child_id is None or place < facts.born:
-        return
-    if child_id in facts.children or len(facts.children) < CHILDREN_MAX:
-        facts.children[child_id] = max(place, facts.children.get(child_id, NOWHERE))
+        return False
+    known = facts.children.get(child_id)
+    if known is None and len(facts.children) >= CHILDREN_MAX:
+        return False
+    facts.children[child_id] = place if known is None else max(place, known)
+    return known is None or place > known
 
 
 def cell_key(cell: Cell) -> str:

@@ -58,6 +58,15 @@ RedisUrl = Annotated[
         description="redis://host:port/0, or rediss:// with TLS",
     ),
 ]
+ReportUrl = Annotated[
+    str,
+    Meta(
+        # Visible characters alone, and {task_id} once.
+        pattern=r"^https?://[^\s{}/][^\s{}]*\{task_id\}[^\s{}]*$",
+        max_length=1_000,
+        description="an address that begins with https:// or http:// and has {task_id} once",
+    ),
+]
 PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
 # What both drivers take: librdkafka has these bounds, and a value means the same with either.
 TransactionMs = Annotated[int, Meta(ge=1_000, le=3_600_000)]
@@ -92,6 +101,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: Text | None = None
     prometheus_port: Port | None = None  # None: not asked for, so a taken port is no error
     prometheus_host: Text = "127.0.0.1"
+
+    report_url: ReportUrl | None = None  # where a task's report is to be read
 
     session_timeout_ms: PositiveMs = SESSION_TIMEOUT_MS
     rebalance_timeout_ms: PositiveMs = REBALANCE_TIMEOUT_MS

@@ -7,20 +7,30 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
 from schemas.alerts import Alert, AlertState, Severity
 from schemas.envelope import Envelope
+from schemas.fields import Complexity, Importance, Verdict
+from schemas.reports import Report
 from schemas.topics import Topic
 from streams.agents.delivery.deliver import deliver
+from streams.agents.delivery.keeping import FAILURES, LAG, SENT
 from streams.agents.delivery.signing import headers
 from streams.agents.delivery.sinks import Sink
+from streams.agents.metrics import MetricsExport
+from streams.agents.supervisor import supervise
 from streams.kafka.settings import Settings
+from streams.kafka.telemetry import Readers, nobody
 from streams.kafka.topics import create_or_check_topics
+from tests.integration.kafka_world import eventually
+from tests.integration.shell import environ, start, stoploss
 
 pytestmark = pytest.mark.integration
 WITHIN_S = 30.0
@@ -211,3 +221,115 @@ async def test_the_log_sink_writes_a_line(topics: Settings) -> None:
                 await listener.heard.wait()
     finally:
         logger.removeHandler(listener)
+
+
+def report(revision: int) -> bytes:
+    data = Report(
+        task_id="TASK-1",
+        revision=revision,
+        final=True,
+        status="ended",
+        outcome="completed",
+        verdict=Verdict.CONTINUE,
+        complexity=Complexity.MEDIUM,
+        importance=Importance.LOW,
+        summary=["Within budget.", "Nothing stood out.", "Nothing to do."],
+        metrics={},
+        phases=[],
+        link="https://budget.example/TASK-1",
+    )
+    record = Envelope(
+        id=f"report-TASK-1-{revision}",
+        source="stoploss-agents",
+        type="stoploss.report",
+        subject="TASK-1",
+        time="2026-11-26T17:00:00.000Z",
+        data=data,
+    )
+    return msgspec.json.encode(record)
+
+
+async def test_the_end_of_a_task_is_told_once_with_three_lines_and_the_link(
+    topics: Settings,
+) -> None:
+    async with receiver() as ours, delivering(topics, Sink(name="a", kind="slack", url=ours.url)):
+        await say(topics, report(1), report(2), topic=Topic.REPORTS)
+        await say(topics, alert(0))
+        await ours.until(lambda: len(ours.bodies) == 2)
+        texts = sorted(json.loads(body)["text"] for body in ours.bodies)
+        assert texts[0] == (
+            "*TASK-1 ended: completed*\n✅ Within budget.\n✅ Nothing stood out.\n💡 Nothing to do.\n"
+            "<https://budget.example/TASK-1|Report>"
+        )
+        assert "queue depth" in texts[1]
+
+
+async def test_how_much_waits_for_a_sink_that_is_away_is_seen_from_outside(
+    topics: Settings,
+) -> None:
+    metrics = MetricsExport(Readers([], nobody)).metrics
+    stop = asyncio.Event()
+    async with receiver() as ours, asyncio.TaskGroup() as group:
+        ours.answer = 503
+        sinks = [Sink(name="ops", kind="webhook", url=ours.url)]
+        group.create_task(supervise(topics, [], stop, metrics, sinks=sinks))
+        await say(topics, *(alert(number) for number in range(5)))
+        seen = metrics.sink("ops")
+
+        async def waits() -> bool:
+            return seen[LAG] == 5 and seen[FAILURES] >= 2
+
+        await eventually(waits)
+        ours.answer = 204
+
+        async def all_are_taken() -> bool:
+            return seen[LAG] == 0 and seen[SENT] == 5
+
+        await eventually(all_are_taken)
+        stop.set()
+    assert ours.taken == [f"alert-{number}" for number in range(5)]
+
+
+async def test_agents_deliver_beside_them_and_a_process_that_dies_is_followed_by_another(
+    topics: Settings, tmp_path: Path
+) -> None:
+    async with receiver() as ours:
+        file = tmp_path / "stoploss.toml"
+        file.write_text(f'[sinks.ops]\nkind = "webhook"\nurl = "{ours.url}"\n')
+        env = environ(topics, STOPLOSS_CONFIG=str(file))
+        agents = await start("agents", "delivery", env=env, stdout=asyncio.subprocess.DEVNULL)
+        try:
+            await say(topics, alert(0))
+            await ours.until(lambda: "alert-0" in ours.taken)
+            children = psutil.Process(agents.pid).children()
+            (child,) = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+            child.kill()
+            await say(topics, alert(1))
+            await ours.until(lambda: "alert-1" in ours.taken)
+            agents.terminate()
+            async with asyncio.timeout(WITHIN_S):
+                _, said = await agents.communicate()
+            assert agents.returncode == 0
+            assert b"agents: delivery: ended with -9; again in 1 s" in said
+        finally:
+            if agents.returncode is None:
+                agents.kill()
+                await agents.wait()
+
+
+async def test_a_sink_that_is_wrong_is_named_by_agents_and_doctor(
+    topics: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "stoploss.toml"
+    file.write_text('[sinks.ops]\nkind = "mail"\n')
+    env = environ(topics, STOPLOSS_CONFIG=str(file))
+    field_of = f"{file}: sinks.ops.kind"
+    ran = await stoploss("agents", env=env)
+    said = f"{field_of}: 'mail' is not allowed; use webhook, slack or log\n"
+    assert (ran.code, ran.out, ran.err) == (2, "", said)
+    found = (await stoploss("doctor", "--json", env=env)).answer["findings"][0]
+    assert found == {
+        "about": field_of,
+        "problem": "'mail' is not allowed",
+        "remedy": "use webhook, slack or log",
+    }

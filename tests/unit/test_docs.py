@@ -16,6 +16,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 
 from schemas.topics import DAY_MS, SPECS, Topic
+from streams.agents.delivery.sinks import Sink
 from streams.agents.metrics import MetricsExport as AgentsExport
 from streams.agents.watchdog import Standing
 from streams.budget.alert_rules import default_alert_rules
@@ -178,6 +179,7 @@ def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
     export = AgentsExport(Readers(readers, nobody))
     export.metrics.agent("baselines").standings = {("executions", 0): Standing(1, 2)}
     export.metrics.restarted("baselines", "stalled")
+    export.metrics.sink("oncall")
     return export.close
 
 
@@ -257,6 +259,11 @@ def test_every_metric_that_is_named_exists_and_every_one_is_explained() -> None:
     rows = [row for heading in headings for row in table_rows(METRICS, heading)]
     assert {row[0].strip("`") for row in rows} == names
     assert {row[1].strip("`") for row in rows} == prometheus
+
+
+def test_every_key_of_a_sink_is_explained() -> None:
+    rows = table_rows(ROOT / "docs/notifications.md", "## Where they go")
+    assert {"name", *(row[0].strip("`") for row in rows)} == set(Sink.__struct_fields__)
 
 
 def test_every_state_of_health_is_explained_with_its_number() -> None:

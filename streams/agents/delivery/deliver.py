@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -29,6 +29,7 @@ TOPICS = (Topic.ALERTS, Topic.REPORTS)
 HISTORY_MS = 3_600_000
 RECORDS_MAX = 100
 STOP_WITHIN_S = 5.0
+MEASURE_EVERY_S = 0.5
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 
 _ALERT = msgspec.json.Decoder(Envelope[Alert])
@@ -42,6 +43,7 @@ class Deliverer:
         self.courier = courier
         self.lag = 0
         self.unreadable = 0
+        self._next: dict[Any, int] = {}  # by partition: what is not delivered yet begins there
         self._settings = settings
         self._topics = {settings.topic(topic): topic for topic in TOPICS}
 
@@ -57,7 +59,12 @@ class Deliverer:
         ):
             with attempt:
                 async with self._consumer() as consumer:
-                    await self._follow(consumer)
+                    measuring = asyncio.ensure_future(self._measure(consumer))
+                    try:
+                        await self._follow(consumer)
+                    finally:
+                        measuring.cancel()
+                        await asyncio.gather(measuring, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[Any]:
@@ -80,11 +87,15 @@ class Deliverer:
 
     async def _follow(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         begun: set[Any] = set()
+        self._next.clear()
         while True:
             for partition in consumer.assignment() - begun:
                 await self._begin(consumer, partition)
                 begun.add(partition)
+                self._next[partition] = await consumer.position(partition)
             begun &= consumer.assignment()
+            for partition in self._next.keys() - begun:
+                del self._next[partition]
             found = await consumer.getmany(timeout_ms=500, max_records=RECORDS_MAX)
             for partition, records in found.items():
                 if partition not in begun:
@@ -93,18 +104,19 @@ class Deliverer:
                 for record in records:
                     await self._deliver(record)
                     await consumer.commit({partition: record.offset + 1})
-            self.lag = await self._behind(consumer)
+                    self._next[partition] = record.offset + 1
+            for partition in begun & consumer.assignment():
+                self._next[partition] = await consumer.position(partition)
 
     async def _begin(self, consumer: Any, partition: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         """Go on where this sink was; the first time, with what happened lately."""
         if await consumer.committed(partition) is not None:
             return
         since_ms = time.time_ns() // 1_000_000 - HISTORY_MS
+        # Asked for first: what comes meanwhile is after it, and neither is passed over.
+        end = (await consumer.end_offsets([partition]))[partition]
         found = (await consumer.offsets_for_times({partition: since_ms}))[partition]
-        if found is None:
-            await consumer.seek_to_end(partition)
-        else:
-            consumer.seek(partition, found.offset)
+        consumer.seek(partition, end if found is None else found.offset)
 
     async def _deliver(self, record: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         if record.value is None:
@@ -125,18 +137,33 @@ class Deliverer:
             return notice_of_alert(_ALERT.decode(record.value))
         return notice_of_completion(_REPORT.decode(record.value))
 
-    async def _behind(self, consumer: Any) -> int:  # noqa: ANN401 - aiokafka has no types
-        """Return how many offsets are ahead, as far as is known."""
-        ahead = 0
-        for partition in consumer.assignment():
-            position = await consumer.position(partition)
-            ahead += max((consumer.highwater(partition) or position) - position, 0)
-        return ahead
+    async def _measure(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+        """Ask again and again how much there is: while the sink is away nothing else does."""
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_S)
+            with contextlib.suppress(aiokafka.errors.KafkaError, OSError, TimeoutError):
+                behind = dict(self._next)
+                ends = await consumer.end_offsets(list(behind))
+                self.lag = sum(max(ends[each] - behind[each], 0) for each in behind)
 
 
-async def deliver(settings: Settings, sinks: Sequence[Sink]) -> None:
-    """Deliver to all sinks until cancelled."""
+async def deliver(
+    settings: Settings,
+    sinks: Sequence[Sink],
+    tell: Callable[[Sequence[Deliverer]], None] | None = None,
+) -> None:
+    """Deliver to all sinks until cancelled.
+
+    Args:
+        settings: where Kafka is.
+        sinks: each has its own position in the topics.
+        tell: is given who delivers to each of them, again and again.
+    """
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
-        for sink in sinks:
-            log.info("delivery: to %s (%s)", sink.name, sink.kind)
-            group.create_task(Deliverer(settings, Courier(sink, http)).run())
+        deliverers = [Deliverer(settings, Courier(sink, http)) for sink in sinks]
+        for each in deliverers:
+            log.info("delivery: to %s (%s)", each.courier.sink.name, each.courier.sink.kind)
+            group.create_task(each.run())
+        while tell is not None:
+            tell(deliverers)
+            await asyncio.sleep(MEASURE_EVERY_S)

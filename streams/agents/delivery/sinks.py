@@ -7,7 +7,7 @@
     min_severity = "warning"             # info, warning or critical; info is everything
     send = ["alert", "completion"]       # both, where it is left out
 
-A secret is better kept in a variable: STOPLOSS_SINK_ONCALL_SECRET, and the same for the url.
+Secret and url are better kept in variables: STOPLOSS_SINK_ONCALL_SECRET, STOPLOSS_SINK_ONCALL_URL.
 """
 
 import os

@@ -38,3 +38,13 @@ def test_nothing_is_written_to_what_is_stored() -> None:
     found = Entries(stored, msgspec.json.Decoder(int))
     found["a"] = 2
     assert stored == {b"a": b"1"}
+
+
+def test_how_many_there_are_is_known_without_looking_at_all() -> None:
+    found = Entries({b"a": b"1", b"b": b"2"}, msgspec.json.Decoder(int))
+    found["b"] = 3
+    found["c"] = 4
+    assert len(found) == len(dict(found)) == 3
+    del found["a"]
+    del found["c"]
+    assert (len(found), dict(found)) == (1, {"b": 3})

@@ -42,6 +42,32 @@ WHY = ("--reason", "a test")
             "--workers: '0' is not allowed; use a whole number from 1 to 64",
             id="no workers",
         ),
+        pytest.param(("report",), "Missing argument 'TASK'", id="a report on nothing"),
+        pytest.param(
+            ("report", "T", "--format", "pdf"),
+            "--format: 'pdf' is not allowed; use text, markdown, json",
+            id="a report as something else",
+        ),
+        pytest.param(
+            ("report", "T", "--format", "markdown", "--json"),
+            "--format: 'markdown' is not allowed; use json, or none, with --json",
+            id="a report as two things",
+        ),
+        pytest.param(
+            ("report", "T", "--format", "markdown", "--summary"),
+            "--format: 'markdown' is not allowed; use text or json with --summary",
+            id="three lines as a document",
+        ),
+        pytest.param(
+            ("agents", "nobody"),
+            "NAME: 'nobody' is not allowed; use one of baselines, reports, delivery",
+            id="an agent that there is none of",
+        ),
+        pytest.param(
+            ("agents", "delivery"),
+            "sinks: None is not allowed; use a table such as [sinks.oncall] in stoploss.toml",
+            id="delivery to nobody",
+        ),
         pytest.param(
             ("demo", "--speed", "0"),
             "--speed: '0' is not allowed; use a number from 0.01 to 1000000",

@@ -15,6 +15,7 @@ COMMANDS = (
     "replay",
     "tasks",
     "task",
+    "report",
     "watch",
     "grant",
     "mode",

@@ -14,7 +14,7 @@ from schemas.state import TaskStateData
 from streams.insight.advice import what_happened, what_to_do
 from streams.insight.quantiles import quantile, with_value
 from streams.insight.report_text import markdown, plain_text, summary_text
-from streams.insight.reports import Material, compose
+from streams.insight.reports import Below, Material, compose, report_link
 from streams.insight.similar import Baselines
 from streams.insight.task_facts import NOWHERE
 from tests.unit.budget.story import story
@@ -331,3 +331,29 @@ def test_similar_tasks_are_those_of_the_same_class_or_else_of_the_same_complexit
     assert found.p50 == pytest.approx(3_000, rel=0.01)
     assert known.similar("THINK", *medium, {Metric.LATENCY_MS: 5}) == {}
     assert known.similar("SPEC", *medium, used) == {}, "nothing is no mean to compare with"
+
+
+def test_the_link_has_the_id_quoted() -> None:
+    template = "https://budget.example/tasks/{task_id}/report"
+    found = report_link(template, "a/b c?é")
+    assert found == "https://budget.example/tasks/a%2Fb%20c%3F%C3%A9/report"
+    assert report_link(None, "a") is None
+
+
+def test_what_those_below_have_used_may_be_told_as_a_sum() -> None:
+    facts = facts_of(records(story("start TASK-1")))["TASK-1"]
+    below = Below(tokens=700, cost_usd=2)
+    report = compose(Material(facts=facts, baselines=Baselines(), below=below))
+    assert (report.metrics[Metric.TOKENS].used, report.metrics[Metric.COST_USD].used) == (700, 2)
+
+
+def test_what_somebody_has_written_stays_on_its_line_in_markdown() -> None:
+    report = report_on("""
+        start   TASK-1 planned=THINK
+        usage   TASK-1 THINK 9_100      → review
+        explain TASK-1 "first line"
+    """)
+    (written,) = report.explanations
+    text = msgspec.structs.replace(written, text="first\n# second\x07")
+    shown = markdown(msgspec.structs.replace(report, explanations=[text]))
+    assert "ada: first \\# second \n" in shown

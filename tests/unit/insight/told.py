@@ -22,7 +22,7 @@ from tests.unit.budget.story import story
 from tests.unit.budget.world import World
 
 Told = tuple[Topic, Envelope[Any]]
-TELL: dict[Topic, tuple[type, Callable[[TaskFacts, Any], None]]] = {
+TELL: dict[Topic, tuple[type, Callable[[TaskFacts, Any], bool]]] = {
     Topic.LIFECYCLE: (Lifecycle, tell_lifecycle),
     Topic.EXECUTIONS: (ExecutionRecord, tell_execution),
     Topic.BREACHES: (Breach, tell_breach),

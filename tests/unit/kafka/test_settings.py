@@ -51,6 +51,21 @@ def test_the_file_of_the_current_folder_is_read(
             "STOPLOSS_PARTITIONS: '0' is not allowed; use a whole number from 1 to 10000",
             id="out of range",
         ),
+        *[
+            pytest.param(
+                {"STOPLOSS_REPORT_URL": url},
+                f"STOPLOSS_REPORT_URL: '{url}' is not allowed; use an address that begins with "
+                "https:// or http:// and has {task_id} once",
+                id=f"report_url {url}",
+            )
+            for url in (
+                "budget.example/{task_id}",
+                "https://budget.example/tasks",
+                "https://budget.example/{task_id}/{task_id}",
+                "https://budget.example/{task}/{task_id}",
+                "https://budget.example/a b/{task_id}",
+            )
+        ],
         pytest.param(
             {"STOPLOSS_SECURITY_PROTOCOL": "tls"},
             "STOPLOSS_SECURITY_PROTOCOL: 'tls' is not allowed; "
