@@ -16,6 +16,7 @@ COMMANDS = (
     "tasks",
     "task",
     "watch",
+    "alerts",
     "grant",
     "mode",
     "policy check",
