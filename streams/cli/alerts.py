@@ -1,11 +1,13 @@
 """`stoploss alerts`: what fires now, and what has fired."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from schemas.alerts import Severity
 from streams.cli.edges import EDGES_SHOWN, AlertRow, AlertsAnswer, by_severity
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, FromPart, Json, TimeoutS
 from streams.cli.show import (
@@ -55,7 +57,7 @@ def _show(answer: AlertsAnswer) -> None:
     out = console()
     if answer.firing:
         out.print(_firing_table(answer.firing))
-        out.print(severities_text(answer.firing))
+        out.print(severities_text(by_severity(answer.firing)))
     else:
         out.print("nothing fires", style="green")
     if answer.recent:
@@ -96,10 +98,10 @@ def _edges_table(rows: list[AlertRow]) -> Table:
     return made
 
 
-def severities_text(rows: list[AlertRow]) -> Text:
-    """Return `firing: 1 critical, 2 warning`."""
-    said = Text("firing: ")
-    for index, (severity, count) in enumerate(by_severity(rows).items()):
+def severities_text(counts: Mapping[Severity, int]) -> Text:
+    """Return `firing: 1 critical, 2 warning`, or `nothing fires`."""
+    said = Text("firing: " if counts else "nothing fires")
+    for index, (severity, count) in enumerate(counts.items()):
         said.append(", " if index else "")
         said.append(f"{count} {severity.value}", SEVERITY_STYLES[severity])
     return said

@@ -65,10 +65,6 @@ class TopicsSource:
         """See `Source.ledger`."""
         return await self._log.ledger_view()
 
-    async def heartbeats_ms(self) -> dict[int, int]:
-        """See `Source.heartbeats_ms`."""
-        return {number: beat.at_ms for number, beat in (await self._log.heartbeats()).items()}
-
     @contextlib.asynccontextmanager
     async def live(self) -> AsyncIterator[Live]:
         """See `Source.live`."""

@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
-from schemas.envelope import Envelope, epoch_ms_of
+from schemas.envelope import Envelope
 from schemas.outputs import Decision
 from streams.cli.edges import AlertsAnswer, alerts_answer
 from streams.cli.facts import (
@@ -81,10 +81,6 @@ class ViewSource:
         ledger.partitions = await self._queries.partitions()
         ledger.policies = await self._queries.policies()
         return ledger
-
-    async def heartbeats_ms(self) -> dict[int, int]:
-        """See `Source.heartbeats_ms`."""
-        return {beat.partition: epoch_ms_of(beat.time) for beat in await self._queries.heartbeats()}
 
     @contextlib.asynccontextmanager
     async def live(self) -> AsyncIterator[Live]:

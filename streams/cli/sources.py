@@ -57,9 +57,6 @@ class Source(Protocol):
     async def ledger(self) -> LedgerView:
         """Return all open tasks, where each partition stands, and the policies."""
 
-    async def heartbeats_ms(self) -> dict[int, int]:
-        """Return when each partition's ledger was last heard, in ms since 1970."""
-
     def live(self) -> contextlib.AbstractAsyncContextManager[Live]:
         """Give what happens from now on."""
 

@@ -33,10 +33,14 @@ class NoViewError(UnavailableError):
 
 
 class View(Struct, frozen=True):
-    """A view to read from, and how old it was when it was opened."""
+    """A view to read from, and how old it was when it was opened.
+
+    `too_old`: why it shows not what holds now; None where it does.
+    """
 
     queries: Queries
     freshness: Freshness
+    too_old: str | None = None
 
 
 class NoView(Struct, frozen=True):
@@ -114,8 +118,10 @@ async def _judged(
         why = f"Redis at {shown(url)} has the view of Kafka cluster {view.freshness.cluster}"
         return NoView(f"{why}; this one is {cluster}", START_REDIS, is_expected=is_named)
     why_not = too_old(view.freshness)
-    if why_not is None or (old_too and view.freshness.age_ms is not None):
+    if why_not is None:
         return view
+    if old_too and view.freshness.age_ms is not None:
+        return View(view.queries, view.freshness, why_not)
     return NoView(why_not, RUN_A_VIEW)
 
 
