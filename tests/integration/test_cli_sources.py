@@ -337,19 +337,23 @@ async def test_a_redis_that_hangs_does_not_hang_the_command(world: World) -> Non
     assert ran.answer["source"]["why"].endswith("does not answer within 3 s")
 
 
-async def test_lines_of_watch_come_from_the_topics_unless_the_view_is_wanted(view: Shown) -> None:
-    for options, part in (((), "topics"), (("--from", "view"), "view")):
-        env = environ(view.world.settings, STOPLOSS_REDIS_URL=view.url)
-        process = await start("watch", "--json", *options, env=env)
-        assert process.stdout is not None
+@pytest.mark.parametrize(("options", "part"), [((), "topics"), (("--from", "view"), "view")])
+async def test_lines_of_watch_come_from_the_topics_unless_the_view_is_wanted(
+    options: tuple[str, ...], part: str, view: Shown
+) -> None:
+    env = environ(view.world.settings, STOPLOSS_REDIS_URL=view.url)
+    process = await start("watch", "--json", *options, env=env)
+    assert process.stdout is not None
+    try:
         async with asyncio.timeout(SOON_S):
             line = json.loads(await process.stdout.readline())
-        assert line["source"]["from"] == part
-        assert {"task_id", "verdict", "message", "policy"} <= set(line)
+    finally:
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(SOON_S):
             _, err = await process.communicate()
-        assert (process.returncode, err) == (130, b"")
+    assert (process.returncode, err) == (130, b"")
+    assert line["source"]["from"] == part
+    assert {"task_id", "verdict", "message", "policy"} <= set(line)
 
 
 async def test_watch_on_a_terminal_goes_on_with_the_topics_when_redis_goes_away(
