@@ -28,6 +28,20 @@ class Standings:
     def __repr__(self) -> str:
         return f"<Standings {self._settings.bootstrap_servers}>"
 
+    async def has_begun(self, group: str) -> bool:
+        """Whether a group has ever come anywhere.
+
+        Args:
+            group: without the prefix.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        async with self._answering():
+            return bool(
+                await self._admin.list_consumer_group_offsets(self._settings.group_id(group))
+            )
+
     async def of(self, group: str, sources: Sequence[tuple[str, int]]) -> dict[Place, Standing]:
         """Return where a group stands in topics, each given with its number of partitions.
 
@@ -44,24 +58,29 @@ class Standings:
             for topic, count in sources
             for partition in range(count)
         }
-        try:
-            # In this order: what comes meanwhile is not taken for what was overtaken.
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                ends = await self._consumer.end_offsets(list(tps))
-                firsts = await self._consumer.beginning_offsets(list(tps))
-                committed = await self._admin.list_consumer_group_offsets(
-                    self._settings.group_id(group)
-                )
-        except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
-            raise UnavailableError(
-                f"Kafka at {self._settings.bootstrap_servers}: {error!r}"
-            ) from error
+        # In this order: what comes meanwhile is not taken for what was overtaken.
+        async with self._answering():
+            ends = await self._consumer.end_offsets(list(tps))
+            firsts = await self._consumer.beginning_offsets(list(tps))
+            committed = await self._admin.list_consumer_group_offsets(
+                self._settings.group_id(group)
+            )
         return {
             place: Standing(
                 max(committed[tp].offset if tp in committed else 0, firsts[tp]), ends[tp]
             )
             for tp, place in tps.items()
         }
+
+    @contextlib.asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                yield
+        except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
+            raise UnavailableError(
+                f"Kafka at {self._settings.bootstrap_servers}: {error!r}"
+            ) from error
 
 
 @contextlib.asynccontextmanager

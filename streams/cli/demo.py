@@ -29,8 +29,8 @@ from streams.cli.reading import Log, opened
 from streams.cli.running import Signals, everything
 from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, print_json, table
 from streams.cli.tables import TasksTable
-from streams.cli.tasks import REFRESH_PER_S, live_view
 from streams.cli.values import number
+from streams.cli.watching import REFRESH_PER_S, live_view
 from streams.importers.base import import_events
 from streams.importers.demo import DEMO_KIND, demo_path, demo_policy_path
 from streams.insight.numbers import counted

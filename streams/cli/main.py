@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from streams.cli import (
+    alerts,
     auditing,
     dead_letters,
     demo,
@@ -26,6 +27,7 @@ from streams.cli import (
     tasks,
     topics,
     verifying,
+    watching,
 )
 from streams.cli.exits import run
 
@@ -69,7 +71,8 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("tasks", tasks.tasks, "List tasks, the nearest to its limit first."),
     ("task", tasks.task, "Show all about one task."),
     ("report", reports.report, "Show how a task went, three lines first."),
-    ("watch", tasks.watch, "Show tasks and decisions as they change."),
+    ("watch", watching.watch, "Show tasks, decisions and alerts as they change."),
+    ("alerts", alerts.alerts, "List the alerts that fire."),
     ("audit", auditing.audit, "Show who changed what, when and why."),
     ("grant", operators.grant, "Raise the limits of a task."),
     ("mode", operators.mode, "Say who is really held."),

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from schemas.alerts import Alert
 from schemas.audit import Audit
 from schemas.envelope import Envelope
 from schemas.errors import UnavailableError
 from schemas.events import PARTITION_PREFIX
 from schemas.outputs import Breach, DeadLetter, Decision, Heartbeat
+from schemas.refusal import UNREADABLE
 from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
 from schemas.topics import BY_PARTITION, Topic
 from streams.kafka.ports import Chunk, RawRecord
@@ -27,6 +29,8 @@ HEARTBEATS_LOOKED_AT = 20
 PATIENCE_S = 5.0
 RETRY_EVERY_S = 0.05
 POLICY_KEY = "policy/"
+# What people look at.
+LOOKED_AT = (*sorted(BY_PARTITION), Topic.HEARTBEATS, Topic.ALERTS)
 
 Answer = TypeVar("Answer")
 
@@ -35,6 +39,7 @@ _PARTITION = msgspec.json.Decoder(Envelope[PartitionStateData])
 _POLICY = msgspec.json.Decoder(Envelope[PolicyStateData], float_hook=Decimal)
 _DECISION = msgspec.json.Decoder(Envelope[Decision])
 _BREACH = msgspec.json.Decoder(Envelope[Breach])
+_ALERT = msgspec.json.Decoder(Envelope[Alert])
 _HEARTBEAT = msgspec.json.Decoder(Envelope[Heartbeat])
 _AUDIT = msgspec.json.Decoder(Envelope[Audit])
 _DEAD_LETTER = msgspec.json.Decoder(Envelope[DeadLetter])
@@ -230,6 +235,12 @@ class Log:
                     beats[partition] = Beat(record.timestamp, data)
         return beats
 
+    async def alerts(self) -> AsyncIterator[tuple[str, Envelope[Alert] | None]]:
+        """Yield key and edge of each record of `alerts`; None deletes the key."""
+        async for record in self.records(Topic.ALERTS, 0):
+            with contextlib.suppress(*UNREADABLE):
+                yield alert_in(record)
+
     async def dead_letters(self, partition: int, *, since_ms: int) -> list[DeadLetter]:
         """Return the dead letters of a partition from a time on, the agents' among them."""
         first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
@@ -267,6 +278,16 @@ async def opened(settings: Settings, topics: Sequence[Topic] = ()) -> AsyncItera
         yield Log(settings, client)
     finally:
         await client.close()
+
+
+def alert_in(record: RawRecord) -> tuple[str, Envelope[Alert] | None]:
+    """Return key and edge of a record of `alerts`; None deletes the key.
+
+    Raises:
+        UNREADABLE: it is no alert.
+    """
+    value = record.value
+    return (record.key or b"").decode(), None if value is None else _ALERT.decode(value)
 
 
 def decode_decision(value: bytes) -> Envelope[Decision]:

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schemas.alerts import Severity
 from schemas.fields import Mode, Verdict
+from streams.cli.facts import AnsweredFrom, From
+from streams.insight.numbers import duration
 
 LEVEL_STYLES = {
     Verdict.CONTINUE: "green",
@@ -18,6 +21,11 @@ LEVEL_STYLES = {
     Verdict.BLOCK: "bold red",
 }
 MODE_STYLES = {Mode.OBSERVE: "cyan", Mode.PARTIAL: "yellow", Mode.ENFORCE: "bold red"}
+SEVERITY_STYLES = {
+    Severity.INFO: "cyan",
+    Severity.WARNING: "yellow",
+    Severity.CRITICAL: "bold red",
+}
 PIPED_COLUMNS = 1_000  # so that no line is cut or wrapped
 BAR_WIDTH = 6
 BAR_FULL_SHARE = 2.0  # where a task's tokens block by default
@@ -49,9 +57,22 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
+def source_text(source: AnsweredFrom | None) -> Text:
+    """Return where an answer comes from and how old it is, as one dim line."""
+    assert source is not None, "whoever answers says so"
+    if source.part is From.VIEW:
+        return Text(f"from the view, {duration(source.age_ms)} old", "dim")
+    return Text(plain(f"from the topics: {source.why}"), "dim")
+
+
 def verdict_text(verdict: Verdict) -> Text:
     """Return a verdict in the colour of its level."""
     return Text(verdict.value, LEVEL_STYLES[verdict])
+
+
+def severity_text(severity: Severity) -> Text:
+    """Return how bad an alert is, in its colour."""
+    return Text(severity.value, SEVERITY_STYLES[severity])
 
 
 def plain(text: str) -> str:

@@ -38,14 +38,21 @@ from streams.view.answers import (
     Utilisation,
 )
 from streams.view.digest import COMMITS, TRANSITIONS, ZEROS
-from streams.view.keys import FEED_RECORDS, KEPT_DAYS, Keys, days_back, hours_back
+from streams.view.keys import FEED_RECORDS, KEPT_DAYS, LAYOUT, Keys, days_back, hours_back
 from streams.view.meta import State
 from streams.view.progress import shown_until
 from streams.view.quantiles import Quantiles, quantiles
-from streams.view.store import answering, redis_client, told_newest_ms
+from streams.view.store import (
+    RedisUnavailableError,
+    answering,
+    redis_client,
+    shown,
+    told_newest_ms,
+)
 from streams.view.totals import ALL_MEASURES, BINS, TASKS, UTILISATION, Dimension
 
 PAGE_TASKS = 50
+TASKS_ASKED_FOR = 1_000  # at once: Redis answers nobody else meanwhile
 Data = TypeVar("Data", bound=msgspec.Struct)
 
 
@@ -82,7 +89,11 @@ class Queries:
         await self._redis.aclose()
 
     async def freshness(self) -> Freshness | None:
-        """Return how old the view is; None where Redis has none of these topics."""
+        """Return how old the view is; None where Redis has none of these topics.
+
+        Raises:
+            RedisUnavailableError: Redis is away, or its keys are of another layout.
+        """
         keys = self._keys
         async with self._asking() as ask:
             for key in (keys.meta, keys.positions, keys.progress, keys.unreadable):
@@ -90,6 +101,11 @@ class Queries:
             meta, positions, progress, unreadable = map(_texts, await ask.execute())
         if "fence" not in meta:
             return None
+        if meta.get("layout") != str(LAYOUT):
+            # Of another version of stoploss: what its keys hold is not what is read here.
+            raise RedisUnavailableError(
+                f"Redis at {shown(self._url)}: keys of layout {meta.get('layout')}; ours is {LAYOUT}"
+            )
         lags = [_lag(place, int(at), progress[place]) for place, at in sorted(positions.items())]
         state, shown_ms = State(meta["state"]), None
         if state is State.FOLLOWING:
@@ -166,10 +182,11 @@ class Queries:
             ask.zrevrange(key, first, first + count - 1, withscores=True)
             total, placed = await ask.execute()
         found = []
-        if placed:
+        for begin in range(0, len(placed), TASKS_ASKED_FOR):
+            some = placed[begin : begin + TASKS_ASKED_FOR]
             with answering(self._url):
-                raws = await self._redis.hmget(self._keys.tasks, [name for name, _ in placed])
-            for (name, share), raw in zip(placed, raws, strict=True):
+                raws = await self._redis.hmget(self._keys.tasks, [name for name, _ in some])
+            for (name, share), raw in zip(some, raws, strict=True):
                 if (record := _one(_TASK, raw)) is not None:
                     partition = _partition_of(record)
                     found.append(ListedTask(task_id=name.decode(), share=share, partition=partition, state=record.data))  # fmt: skip

@@ -34,6 +34,8 @@ async def test_the_demo_decides_everything_and_verify_agrees(tmp_path: Path) -> 
     assert [each["equal"] for each in verified.answer["partitions"]] == [True] * 4
     tasks = await stoploss("tasks", "--all", "--json", env=env, cwd=tmp_path)
     assert len(tasks.answer["tasks"]) == 52
+    # Redis was not started for it.
+    assert tasks.answer["source"]["why"].startswith("no Redis runs in ")
 
 
 async def test_up_runs_until_it_is_told_to_stop_and_others_join_it(tmp_path: Path) -> None:

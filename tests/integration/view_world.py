@@ -201,7 +201,9 @@ def encoded(topic: Topic, key: str, data: msgspec.Struct, time_of: str, number: 
     )
 
 
-def alert(number: int, scope: str = "all", name: str = "queue_depth") -> Said:
+def alert(
+    number: int, scope: str = "all", name: str = "queue_depth", task_id: str | None = None
+) -> Said:
     """Return an edge; odd numbers fire, even ones resolve."""
     fires = number % 2 == 1
     data = Alert(
@@ -214,6 +216,7 @@ def alert(number: int, scope: str = "all", name: str = "queue_depth") -> Said:
         severity=Severity.WARNING,
         number=number,
         since="2026-11-22T21:00:00.000Z",
+        task_id=task_id,
     )
     return Topic.ALERTS, f"{name}/{scope}", data
 

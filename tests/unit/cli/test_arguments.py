@@ -28,6 +28,19 @@ WHY = ("--reason", "a test")
             id="a timeout that is no number",
         ),
         pytest.param(
+            ("tasks", "--from", "redis"),
+            "--from: 'redis' is not allowed; use view, topics",
+            id="a source that is none",
+        ),
+        pytest.param(
+            ("alerts", "--timeout", "-1"),
+            "--timeout: '-1' is not allowed; use a number from 0.1 to 3600",
+            id="alerts before they were asked for",
+        ),
+        pytest.param(
+            ("alerts", "queue_depth"), "Got unexpected extra argument", id="one alert by its name"
+        ),
+        pytest.param(
             ("topics", "create", "--partitions", "0"),
             "--partitions: '0' is not allowed; use a whole number from 1 to 10000",
             id="no partitions",
@@ -316,6 +329,7 @@ WHY = ("--reason", "a test")
                 ("tasks",),
                 ("task", "T"),
                 ("watch",),
+                ("alerts",),
                 ("verify",),
                 ("doctor",),
                 ("dead-letters",),

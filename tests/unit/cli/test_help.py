@@ -17,6 +17,7 @@ COMMANDS = (
     "task",
     "report",
     "watch",
+    "alerts",
     "grant",
     "mode",
     "policy check",
