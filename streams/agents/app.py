@@ -13,9 +13,10 @@ import faust
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
+from streams.agents.positions import Positions
 from streams.agents.stages import Agent, Stage
 from streams.agents.tables import EMPTY, Table
-from streams.agents.transport import Consumer, Positions, Transport
+from streams.agents.transport import Consumer, Transport
 from streams.kafka.settings import Settings
 
 COMMIT_EVERY_S = 1.0
@@ -57,7 +58,6 @@ class Message(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Any
-    generation_id: int
 
 
 class Event(Protocol):
@@ -198,6 +198,4 @@ class FaustApp(faust.App):
 
     def is_current(self, message: Message) -> bool:
         """Whether a record was read since the group last gave partitions, and still is ours."""
-        return (
-            self.flow_control.is_active() and message.generation_id == self.consumer_generation_id
-        )
+        return self.positions.is_current(message)

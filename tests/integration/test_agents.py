@@ -18,6 +18,7 @@ from streams.kafka import failpoints
 from tests.integration.agents_world import (
     PARTITIONS,
     WITHIN_S,
+    WORKER,
     AgentsWorld,
     Worker,
     execution,
@@ -157,6 +158,31 @@ async def members(world: AgentsWorld, count: int) -> bool:
         return len(assigned) == count and group["state"] == "Stable"
     finally:
         await admin.close()
+
+
+# faust has fetched again from where it looked up first while it looks the others up.
+SLOWLY = """
+import aiokafka
+look_up = aiokafka.AIOKafkaConsumer.committed
+async def slowly(consumer, partition):
+    await asyncio.sleep(0.3)
+    return await look_up(consumer, partition)
+aiokafka.AIOKafkaConsumer.committed = slowly
+asyncio.run(main())
+"""
+
+
+async def test_nothing_is_passed_over_where_offsets_are_looked_up_slowly(
+    world: AgentsWorld, bootstrap_servers: str
+) -> None:
+    expected = await undisturbed(bootstrap_servers)
+    await world.send(EXECUTIONS[:300])
+    async with world.worker():
+        await world.until_done()
+    await world.send(EXECUTIONS[300:])
+    async with world.worker(WORKER.removesuffix("asyncio.run(main())\n") + SLOWLY):
+        await world.until_done()
+    assert await outcome(world) == expected
 
 
 async def test_what_is_read_again_changes_nothing(
