@@ -79,6 +79,10 @@ class Queue(Protocol):
         """Whether none waits."""
 
 
+class StoodStillError(Exception):
+    """The process was stopped: the group may have given its partitions to another."""
+
+
 class FaustApp(faust.App):
     """faust's application, with what our transport and tables ask it for."""
 
@@ -109,6 +113,7 @@ class FaustApp(faust.App):
         self.failed = asyncio.Event()
         self.failure: BaseException | None = None
         self.is_ending = False  # what fails from now on is what was cut off
+        self._turned_s: float | None = None
 
     def fail(self, error: BaseException) -> None:
         """Remember that it cannot go on as it is: the worker ends, and another begins."""
@@ -117,6 +122,20 @@ class FaustApp(faust.App):
         if self.failure is None:
             self.failure = error
         self.failed.set()
+
+    def turn(self, now_s: float) -> None:
+        """The loop turns; it fails where that is the first time for longer than a batch may take.
+
+        Then the process was stopped, and somebody else may have its partitions: whoever notices first
+        begins no batch, not even with what was read before.
+
+        Args:
+            now_s: of the loop's clock.
+        """
+        since_s = now_s if self._turned_s is None else self._turned_s
+        if now_s - since_s > self.settings.batch_deadline_ms / 1000:
+            self.fail(StoodStillError(f"stood still for {now_s - since_s:.1f} s"))
+        self._turned_s = now_s
 
     def _crash(self, reason: BaseException) -> None:
         super()._crash(reason)
@@ -197,5 +216,5 @@ class FaustApp(faust.App):
         return self.started and self.flow_control.is_active() and not self.rebalancing
 
     def is_current(self, message: Message) -> bool:
-        """Whether a record was read since the group last gave partitions, and still is ours."""
-        return self.positions.is_current(message)
+        """Whether a batch may begin with it: it was read since the group last gave partitions."""
+        return self.failure is None and self.positions.is_current(message)

@@ -67,6 +67,7 @@ class StageRunner:
         """
         while True:
             events = await self._take(queue)
+            self._app.turn(asyncio.get_running_loop().time())
             self._idle.clear()
             try:
                 current = [each.message for each in events if self._app.is_current(each.message)]

@@ -18,6 +18,7 @@ from streams.agents.transport import Consumer, ConsumerThread, Fetched, Transpor
 from streams.kafka.settings import load_settings
 
 SOURCE = TP("stoploss.executions", 0)
+BATCH_S = load_settings({}).batch_deadline_ms / 1000
 CHANGELOG = TP("stoploss.agents-baselines-count-changelog", 0)
 
 
@@ -202,3 +203,31 @@ async def test_a_changelog_is_read_from_where_the_restore_says_and_not_once_it_i
         consumer.log_read.may_answer.set()
     assert fetching.result() == []
     assert app.positions.uncommitted() == {}, "changelogs have no offset of the group"
+
+
+async def test_who_fails_begins_no_batch_with_what_was_read(
+    app: LogApp, consumer: LogConsumer
+) -> None:
+    let_in(consumer)
+    _, message = await anext(consumer.getmany(timeout=1.0))
+    assert app.is_current(message)
+    app.fail(RuntimeError("as another stage does"))
+    assert not app.is_current(message)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "fails"),
+    [
+        pytest.param([100.0], False, id="the first time says nothing"),
+        pytest.param([100.0, 100.0 + BATCH_S, 100.0 + 2 * BATCH_S], False, id="in time"),
+        pytest.param([100.0, 101.0, 101.1 + BATCH_S, 101.2 + BATCH_S], True, id="stopped once"),
+    ],
+)
+@pytest.mark.usefixtures("consumer")
+async def test_a_process_that_was_stopped_for_longer_than_a_batch_fails(
+    app: LogApp, times_s: list[float], *, fails: bool
+) -> None:
+    for now_s in times_s:
+        app.turn(now_s)
+    assert app.failed.is_set() is fails
+    assert fails is (app.failure is not None and "stood still" in str(app.failure))
