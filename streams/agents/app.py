@@ -13,9 +13,10 @@ import faust
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
+from streams.agents.positions import Positions
 from streams.agents.stages import Agent, Stage
 from streams.agents.tables import EMPTY, Table
-from streams.agents.transport import Consumer, Positions, Transport
+from streams.agents.transport import Consumer, Transport
 from streams.kafka.settings import Settings
 
 COMMIT_EVERY_S = 1.0
@@ -57,7 +58,6 @@ class Message(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Any
-    generation_id: int
 
 
 class Event(Protocol):
@@ -77,6 +77,10 @@ class Queue(Protocol):
 
     def empty(self) -> bool:
         """Whether none waits."""
+
+
+class StoodStillError(Exception):
+    """The process was stopped: the group may have given its partitions to another."""
 
 
 class FaustApp(faust.App):
@@ -109,6 +113,7 @@ class FaustApp(faust.App):
         self.failed = asyncio.Event()
         self.failure: BaseException | None = None
         self.is_ending = False  # what fails from now on is what was cut off
+        self._turned_s: float | None = None
 
     def fail(self, error: BaseException) -> None:
         """Remember that it cannot go on as it is: the worker ends, and another begins."""
@@ -117,6 +122,20 @@ class FaustApp(faust.App):
         if self.failure is None:
             self.failure = error
         self.failed.set()
+
+    def turn(self, now_s: float) -> None:
+        """The loop turns; it fails where that is the first time for longer than a batch may take.
+
+        Then the process was stopped, and somebody else may have its partitions: whoever notices first
+        begins no batch, not even with what was read before.
+
+        Args:
+            now_s: of the loop's clock.
+        """
+        since_s = now_s if self._turned_s is None else self._turned_s
+        if now_s - since_s > self.settings.batch_deadline_ms / 1000:
+            self.fail(StoodStillError(f"stood still for {now_s - since_s:.1f} s"))
+        self._turned_s = now_s
 
     def _crash(self, reason: BaseException) -> None:
         super()._crash(reason)
@@ -197,7 +216,5 @@ class FaustApp(faust.App):
         return self.started and self.flow_control.is_active() and not self.rebalancing
 
     def is_current(self, message: Message) -> bool:
-        """Whether a record was read since the group last gave partitions, and still is ours."""
-        return (
-            self.flow_control.is_active() and message.generation_id == self.consumer_generation_id
-        )
+        """Whether a batch may begin with it: it was read since the group last gave partitions."""
+        return self.failure is None and self.positions.is_current(message)

@@ -33,7 +33,6 @@ from streams.kafka.topics import partition_counts
 
 log = logging.getLogger("stoploss.agents")
 
-IDLE_POLL_S = 0.5
 # On a slow machine a batch of the largest size is late again and again: a worker begins with small
 # ones, makes them larger while they are done in an eighth of the time that one has, and smaller when
 # one takes a quarter of it.
@@ -75,6 +74,7 @@ class StageRunner:
         """
         while True:
             events = await self._take(queue)
+            self._app.turn(asyncio.get_running_loop().time())
             self._idle.clear()
             try:
                 current = [each.message for each in events if self._app.is_current(each.message)]
@@ -91,8 +91,7 @@ class StageRunner:
 
     async def _take(self, queue: Queue) -> list[Event]:
         """Wait for records; return what comes within a moment of the first, up to a number."""
-        first = await self._first(queue)
-        events = [first]
+        events = [await queue.get()]
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + self.stage.linger_s
         while len(events) < self._records_max:
@@ -105,22 +104,6 @@ class StageRunner:
             except TimeoutError:
                 break
         return events
-
-    async def _first(self, queue: Queue) -> Event:
-        while True:
-            if queue.empty():
-                self._note_idle()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_POLL_S):
-                    return await queue.get()
-
-    def _note_idle(self) -> None:
-        """All that was handed on is done: also what had no record, such as a commit marker."""
-        positions = self._app.positions
-        sources = {f"{self._settings.topic_prefix}{one.topic}" for one in self.stage.sources}
-        for tp, offset in list(positions.reached.items()):
-            if tp.topic in sources:
-                positions.finish(tp, offset)
 
     async def _in_time(self, messages: Sequence[Message]) -> None:
         try:
@@ -146,7 +129,7 @@ class StageRunner:
         await self._remember(folded.changes)  # 3. and 4.
         failpoints.hit("agent_after_table")
         for message in messages:  # 5.
-            app.positions.finish(message.tp, message.offset + 1)
+            app.positions.finish(message)
         took_s = loop.time() - begun_s
         self._size_next(len(messages), took_s)
         self._counting.batch(

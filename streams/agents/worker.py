@@ -176,6 +176,8 @@ class _Beating:
     async def _beat(self, figures: Figures) -> None:
         while True:
             app = self.app
+            if app is not None:
+                app.turn(asyncio.get_running_loop().time())
             owned = set() if app is None else app.owned()
             figures.beat(
                 {(tp.topic.removeprefix(self._prefix), tp.partition) for tp in owned},

@@ -18,6 +18,7 @@ from streams.kafka import failpoints
 from tests.integration.agents_world import (
     PARTITIONS,
     WITHIN_S,
+    WORKER,
     AgentsWorld,
     Worker,
     execution,
@@ -143,6 +144,31 @@ async def test_partitions_go_to_a_second_worker_and_come_back(
             await world.send(chunk)
         await world.until_done()
         assert first.process.returncode is None
+    assert await outcome(world) == expected
+
+
+# faust has fetched again from where it looked up first while it looks the others up.
+SLOWLY = """
+import aiokafka
+look_up = aiokafka.AIOKafkaConsumer.committed
+async def slowly(consumer, partition):
+    await asyncio.sleep(0.3)
+    return await look_up(consumer, partition)
+aiokafka.AIOKafkaConsumer.committed = slowly
+asyncio.run(main())
+"""
+
+
+async def test_nothing_is_passed_over_where_offsets_are_looked_up_slowly(
+    world: AgentsWorld, bootstrap_servers: str
+) -> None:
+    expected = await undisturbed(bootstrap_servers)
+    await world.send(EXECUTIONS[:300])
+    async with world.worker():
+        await world.until_done()
+    await world.send(EXECUTIONS[300:])
+    async with world.worker(WORKER.removesuffix("asyncio.run(main())\n") + SLOWLY):
+        await world.until_done()
     assert await outcome(world) == expected
 
 
