@@ -174,7 +174,11 @@ class AgentsWorld:
 
     async def until_done(self) -> None:
         """Wait until everything that was sent is done, and committed."""
-        await eventually(self._is_done, WITHIN_S)
+        try:
+            await eventually(self._is_done, WITHIN_S)
+        except TimeoutError as error:
+            workers = [(worker.process.returncode, worker.said) for worker in self.workers]
+            raise AssertionError(f"{await self.standings()}, {workers}") from error
 
     async def _is_done(self) -> bool:
         # Ends are asked for before offsets: what the first stage has sent meanwhile waits for the
