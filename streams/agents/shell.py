@@ -16,6 +16,7 @@ A batch is bounded in records and in time, and ends before the group gives its p
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
@@ -27,9 +28,11 @@ from streams.agents.folding import Change, Folded, fold_batch
 from streams.agents.stages import Outbound, Stage
 from streams.agents.tables import Table
 from streams.agents.together import announcement
+from streams.agents.traces import tell_spans
 from streams.kafka import failpoints
 from streams.kafka.settings import Settings
 from streams.kafka.topics import partition_counts
+from streams.kafka.tracing import Tracing
 
 log = logging.getLogger("stoploss.agents")
 
@@ -54,9 +57,17 @@ class LateBatchError(Exception):
 class StageRunner:
     """Runs one stage of an agent in a worker."""
 
-    def __init__(self, app: FaustApp, stage: Stage, settings: Settings, counting: Counting) -> None:
+    def __init__(
+        self,
+        app: FaustApp,
+        stage: Stage,
+        settings: Settings,
+        counting: Counting,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.stage = stage
         self._app, self._settings, self._counting = app, settings, counting
+        self._tracing = tracing
         self._deadline_s = settings.batch_deadline_ms / 1000
         self._records_max = min(FIRST_RECORDS_MAX, stage.records_max)
         self._idle = asyncio.Event()
@@ -121,6 +132,8 @@ class StageRunner:
         )
         failpoints.hit("agent_after_fold")
         await self._send_outputs(folded)  # 2.
+        if self._tracing is not None:
+            tell_spans(self._tracing, folded.outputs, time.time_ns() // 1_000_000)
         failpoints.hit("agent_after_outputs")
         if loop.time() - begun_s > self._deadline_s:
             # The process was stopped meanwhile. Somebody else may have these partitions by now, and

@@ -17,6 +17,7 @@ from streams.agents.ticking import tick
 from streams.agents.topics import source_partitions, wait_for_topics
 from streams.kafka import failpoints
 from streams.kafka.settings import Settings
+from streams.kafka.tracing import Tracing, open_tracing
 
 log = logging.getLogger("stoploss.agents")
 
@@ -54,6 +55,7 @@ async def run_agent(
         agent = agent.set_up(settings)
     stop = asyncio.Event() if stop is None else stop
     beating = _Beating(settings.topic_prefix)
+    tracing = open_tracing(settings, "agents")
     if figures is not None:
         beating.begin(figures)
     try:
@@ -62,9 +64,11 @@ async def run_agent(
             if figures is None:
                 figures = plain(source_partitions(agent, stages))
                 beating.begin(figures)
-            await _run(agent, settings, stop, stages, figures, beating)
+            await _run(agent, settings, stop, stages, figures, beating, tracing)
     finally:
         await beating.end()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 async def _run(
@@ -74,9 +78,10 @@ async def _run(
     stages: dict[str, int],
     figures: Figures,
     beating: "_Beating",
+    tracing: Tracing | None,
 ) -> None:
     app = beating.app = FaustApp(agent, settings)
-    runners = [StageRunner(app, stage, settings, figures) for stage in agent.stages]
+    runners = [StageRunner(app, stage, settings, figures, tracing) for stage in agent.stages]
     for runner in runners:
         app.add_stage(runner.stage, stages[runner.stage.name], runner.run)
 

@@ -4,7 +4,7 @@ A value that stays at the threshold must not flap: what fires at one value is re
 another one, further away. Source: budget model, "Alerts".
 """
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from schemas.alerts import Alert, AlertState, Origin, Severity
 from schemas.envelope import Envelope, rfc3339
@@ -44,7 +44,8 @@ class Occasion(Struct, frozen=True, kw_only=True):
     """What is judged, in whose light, and which record made us look.
 
     `index` is the place of the edge among those that one record causes: with `origin` it makes the
-    id, so that a record that is read again causes the same ids.
+    id, so that a record that is read again causes the same ids. `traceparent` is that record's, where
+    it alone is the reason, and is carried on.
     """
 
     scope: str
@@ -54,6 +55,7 @@ class Occasion(Struct, frozen=True, kw_only=True):
     origin: Origin
     index: int = 0
     task_id: str | None = None
+    traceparent: str | UnsetType = UNSET
 
 
 def judge(rule: Rule, standing: Standing, occasion: Occasion) -> Envelope[Alert] | None:
@@ -82,6 +84,7 @@ def _edge(rule: Rule, standing: Standing, occasion: Occasion) -> Envelope[Alert]
         type=TYPE,
         subject=f"{rule.name}/{occasion.scope}",
         time=rfc3339(occasion.at_ms),
+        traceparent=occasion.traceparent,
         data=Alert(
             name=rule.name,
             scope=occasion.scope,

@@ -14,7 +14,7 @@ is its parent's alert until it is lifted.
 from typing import NamedTuple, assert_never
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from schemas.alerts import Alert, Origin, Severity
 from schemas.envelope import Envelope
@@ -125,7 +125,8 @@ def fold_task(watch: TaskWatch | None, record: Record, origin: Origin) -> Found:
         return watch, [], []
     own = TaskWatch() if watch is None else _copied(watch)
     own.read[origin.topic] = origin.offset
-    telling = _Telling(own, data.task_id, origin, Moment(place, at_ms))
+    now = Moment(place, at_ms)
+    telling = _Telling(own, data.task_id, origin, now, record.traceparent)
     match data:
         case Lifecycle():
             telling.lifecycle(data)
@@ -182,8 +183,16 @@ def _copied(watch: TaskWatch) -> TaskWatch:
 class _Telling:
     """One record, told to the watch of its task."""
 
-    def __init__(self, watch: TaskWatch, task_id: str, origin: Origin, now: Moment) -> None:
+    def __init__(
+        self,
+        watch: TaskWatch,
+        task_id: str,
+        origin: Origin,
+        now: Moment,
+        traceparent: str | UnsetType = UNSET,
+    ) -> None:
         self._watch, self._task_id, self._origin, self._now = watch, task_id, origin, now
+        self._traceparent = traceparent
         self.alerts: list[Envelope[Alert]] = []
         self.signals: list[Signal] = []
 
@@ -316,6 +325,7 @@ class _Telling:
             origin=self._origin,
             index=len(self.alerts),
             task_id=self._task_id,
+            traceparent=self._traceparent,
         )
         edge = turn(rule, watched.standing, occasion, fires=fires)
         if edge is not None:

@@ -67,6 +67,10 @@ ReportUrl = Annotated[
         description="an address that begins with https:// or http:// and has {task_id} once",
     ),
 ]
+TracesUrl = Annotated[
+    str,
+    Meta(pattern=r"^https?://[^/\s]+\S*$", description="http://host:4318/v1/traces, or https"),
+]
 PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
 # What both drivers take: librdkafka has these bounds, and a value means the same with either.
 TransactionMs = Annotated[int, Meta(ge=1_000, le=3_600_000)]
@@ -101,6 +105,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: Text | None = None
     prometheus_port: Port | None = None  # None: not asked for, so a taken port is no error
     prometheus_host: Text = "127.0.0.1"
+    otlp_traces_endpoint: TracesUrl | None = None  # None: no spans are made
 
     report_url: ReportUrl | None = None  # where a task's report is to be read
 

@@ -21,6 +21,7 @@ from streams.kafka.appender import Appender
 from streams.kafka.drivers import connect_by
 from streams.kafka.loop import loop_factory
 from streams.kafka.settings import Settings
+from streams.kafka.tracing import open_tracing
 from streams.ledger.account import keep_saying
 from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
@@ -32,8 +33,8 @@ log = logging.getLogger("stoploss.ledger")
 # Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
 GC_THRESHOLDS = (50_000, 20, 50)
 # Beyond `stop_deadline_ms`, for a Kafka that does not answer: aborting and closing what a partition
-# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6. Whatever does not
-# keep to its bounds is ended by force.
+# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6, sending the last spans
+# half a second. Whatever does not keep to its bounds is ended by force.
 LET_GO_WITHIN_S = 15.0
 FORCED_EXIT = 70  # a defect, be it a library's: EX_SOFTWARE
 AWAY = (aiokafka.errors.KafkaError, UnavailableError, OSError)
@@ -63,6 +64,7 @@ async def run_ledger(
     metrics.watch_health(lambda: watched.state)
     if own_process:
         gc.set_threshold(*GC_THRESHOLDS)
+    tracing = open_tracing(settings, "ledger")
     shared = Shared(
         settings=settings,
         default_policy=builtin_policy(),
@@ -73,6 +75,7 @@ async def run_ledger(
         health=health,
         patience=Patience(),
         freeze=own_process,
+        tracing=tracing,
     )
     saying = asyncio.get_running_loop().create_task(_say(settings, stop, metrics))
     try:
@@ -81,6 +84,8 @@ async def run_ledger(
         saying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await saying
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 async def _say(settings: Settings, stop: asyncio.Event, metrics: LedgerMetrics) -> None:

@@ -1,6 +1,8 @@
 """An alert is an edge: it fires once, is resolved once, and does not flap between two thresholds."""
 
 import pytest
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from schemas.alerts import AlertState, Origin, Severity
 from streams.insight.edges import Occasion, Rule, Standing, judge, turn
@@ -42,6 +44,15 @@ def test_an_edge_says_since_when_and_which_threshold() -> None:
     assert (fired.data.state, fired.data.threshold) == (AlertState.FIRING, 30)
     assert (resolved.data.state, resolved.data.threshold) == (AlertState.RESOLVED, 25)
     assert fired.data.since == resolved.data.since == "1970-01-01T00:00:01.000Z"
+
+
+@pytest.mark.parametrize(
+    "traceparent", [UNSET, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]
+)
+def test_an_edge_carries_the_trace_that_it_is_given(traceparent: str | UnsetType) -> None:
+    fired = judge(RULE, Standing(), replace(occasion(31), traceparent=traceparent))
+    assert fired is not None
+    assert fired.traceparent == traceparent
 
 
 def test_what_more_than_a_value_decides_is_an_edge_as_well() -> None:

@@ -538,3 +538,23 @@ def test_a_task_that_goes_on_for_ever_fills_no_memory(monkeypatch: pytest.Monkey
     watch = reader.tasks["TASK-1"]
     assert [len(each) for each in (watch.runs, watch.classes, watch.blocks, watch.left)] == [1] * 4
     assert watch.dropped > 4
+
+
+def test_an_alert_carries_on_the_trace_of_the_record_that_it_follows_from() -> None:
+    history = told(
+        """
+        start TASK-1 planned=THINK
+        usage TASK-1 THINK 7_300      → warn
+        finish TASK-1
+        """
+    )
+    traced = [
+        (origin, (topic, msgspec.structs.replace(record, traceparent=f"{topic} {origin.offset}")))
+        for origin, (topic, record) in history
+    ]
+    alerts = Watcher().read(traced).alerts
+    assert [(alert.data.state, alert.traceparent) for alert in alerts] == [
+        (AlertState.FIRING, "decisions 0"),
+        (AlertState.RESOLVED, "lifecycle 1"),
+    ]
+    assert [alert.traceparent for alert in Watcher().read(history).alerts] == [msgspec.UNSET] * 2
