@@ -5,12 +5,12 @@ topic of one partition, where one owner looks at all tasks and sources. Breaches
 say all that alerts need of them.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 
 import msgspec
 from msgspec import Raw
 
-from schemas.alerts import Alert, Origin
+from schemas.alerts import Origin
 from schemas.audit import Action, Audit
 from schemas.envelope import Envelope, rfc3339
 from schemas.events import ModeSetData, partition_subject
@@ -30,6 +30,7 @@ from streams.agents.stages import (
     Stage,
     Ticks,
 )
+from streams.agents.windows import Packed, alert_record, source
 from streams.budget.state import BREAKER
 from streams.insight import remembering
 from streams.insight.look import OpenBreaker
@@ -55,7 +56,7 @@ def watch_tasks(entries: Entries[remembering.Kept], record: Inbound) -> Iterator
         signals: list[Signal] = []
     else:
         alerts, signals = remembering.tell(entries, record.data, origin)
-    yield from map(_alert, alerts)
+    yield from map(alert_record, alerts)
     for signal in signals:
         yield Outbound(SIGNALS.topic, record.key.encode(), _ENCODE(signal))
 
@@ -66,12 +67,12 @@ def watch_windows(entries: Entries[Raw], record: Inbound) -> Iterator[Outbound |
     signal = _signal(record, place)
     if signal is None:
         return
-    for outcome in fold_signal(_Packed(entries), signal, place):
+    for outcome in fold_signal(Packed(entries), signal, place):
         if isinstance(outcome, OpenBreaker):
             yield _mode(outcome)
             yield _entry(outcome)
         else:
-            yield _alert(outcome)
+            yield alert_record(outcome)
 
 
 def _signal(record: Inbound, place: Origin) -> Signal | None:
@@ -85,32 +86,6 @@ def _signal(record: Inbound, place: Origin) -> Signal | None:
         case _:
             signal: Signal = record.data
             return signal
-
-
-class _Packed(MutableMapping[str, bytes]):
-    """The entries of a stage as the bytes that windows are kept in."""
-
-    def __init__(self, entries: MutableMapping[str, Raw]) -> None:
-        self._entries = entries
-
-    def __getitem__(self, key: str) -> bytes:
-        return bytes(self._entries[key])
-
-    def __setitem__(self, key: str, value: bytes) -> None:
-        self._entries[key] = Raw(value)
-
-    def __delitem__(self, key: str) -> None:
-        del self._entries[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _alert(edge: Envelope[Alert]) -> Outbound:
-    return Outbound(Topic.ALERTS, edge.subject.encode(), _ENCODE(edge))
 
 
 def _mode(breaker: OpenBreaker) -> Everywhere:
@@ -150,22 +125,15 @@ def _entry(breaker: OpenBreaker) -> Outbound:
     return Outbound(Topic.AUDIT, b"mode", _ENCODE(envelope))
 
 
-def _source(
-    topic: str, data: type[msgspec.Struct], kind: str, *, has_deletions: bool = False
-) -> Source:
-    decoder = msgspec.json.Decoder(Envelope[data])  # type: ignore[valid-type]
-    return Source(topic, decoder, f"stoploss.{kind}", has_deletions)
-
-
 AGENT = Agent(
     name="alerts",
     stages=(
         Stage(
             name="tasks",
             sources=(
-                _source(Topic.LIFECYCLE, Lifecycle, "lifecycle"),
-                _source(Topic.DECISIONS, Decision, "decision", has_deletions=True),
-                _source(Topic.EXECUTIONS, ExecutionRecord, "execution"),
+                source(Topic.LIFECYCLE, Lifecycle, "lifecycle"),
+                source(Topic.DECISIONS, Decision, "decision", has_deletions=True),
+                source(Topic.EXECUTIONS, ExecutionRecord, "execution"),
             ),
             fold=watch_tasks,
             entry=remembering.Kept,
@@ -175,9 +143,9 @@ AGENT = Agent(
             name="windows",
             sources=(
                 Source(SIGNALS.topic, _SIGNAL),
-                _source(Topic.HEALTH, Health, "health"),
-                _source(Topic.FEEDBACK, Feedback, "feedback"),
-                _source(Topic.AUDIT, Audit, "audit"),
+                source(Topic.HEALTH, Health, "health"),
+                source(Topic.FEEDBACK, Feedback, "feedback"),
+                source(Topic.AUDIT, Audit, "audit"),
             ),
             fold=watch_windows,
             entry=Raw,
