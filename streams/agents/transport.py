@@ -38,6 +38,8 @@ FETCH_WAIT_MAX_MS = 200
 FETCHED_RECORDS_MAX = 2_000
 NOTHING_TO_READ_S = 0.1  # as long as entries are restored, and where no partition is ours
 LOOK_UP_AGAIN_S = 0.2
+# aiokafka calls neither retriable: the broker does not answer in time, or a partition has just gone.
+NOT_NOW = (aiokafka.errors.KafkaTimeoutError, aiokafka.errors.IllegalStateError)
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         assignment = _assignment(consumer)
         if assignment is None or not assignment.tps.issuperset(places):
             return None
-        astray = {tp: place for tp, place in places.items() if _place(assignment, tp) != place}
-        if not astray:
+        others = astray(assignment, places)
+        if not others:
             return {}
         try:
-            found = await _look_up(consumer, astray)
+            found = await _look_up(consumer, others)
         except aiokafka.errors.KafkaError as error:
-            if not (error.retriable or isinstance(error, aiokafka.errors.IllegalStateError)):
+            if not (error.retriable or isinstance(error, NOT_NOW)):
                 raise
             await asyncio.sleep(LOOK_UP_AGAIN_S)
             return None
@@ -143,6 +145,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         for tp, place in found.items():
             consumer._fetcher.seek_to(TopicPartition(*tp), place)  # noqa: SLF001 - at once, in this thread
         return {tp: place for tp, place in found.items() if place != places[tp]}
+
+
+def astray(
+    assignment: Any,  # noqa: ANN401 - aiokafka has no types
+    places: Mapping[TP, int | None],
+) -> dict[TP, int | None]:
+    """Return those of the places where the consumer does not stand; at the start it stands nowhere."""
+    return {
+        tp: place
+        for tp, place in places.items()
+        if place is None or _place(assignment, tp) != place
+    }
 
 
 async def _look_up(

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
+from aiokafka.consumer.subscription_state import Assignment
+from aiokafka.structs import TopicPartition
 from faust.types import TP
 from faust.types.transports import ConsumerT
 
 from streams.agents.app import FaustApp
 from streams.agents.baselines import AGENT
-from streams.agents.transport import Consumer, ConsumerThread, Fetched, Transport
+from streams.agents.transport import Consumer, ConsumerThread, Fetched, Transport, astray
 from streams.kafka.settings import load_settings
 
 SOURCE = TP("stoploss.executions", 0)
@@ -231,3 +233,22 @@ async def test_a_process_that_was_stopped_for_longer_than_a_batch_fails(
         app.turn(now_s)
     assert app.failed.is_set() is fails
     assert fails is (app.failure is not None and "stood still" in str(app.failure))
+
+
+@pytest.mark.parametrize(
+    ("stands_at", "place", "is_astray"),
+    [
+        pytest.param(None, None, True, id="nobody knows yet"),
+        pytest.param(5, None, True, id="only the group knows"),
+        pytest.param(None, 5, True, id="the consumer does not know yet"),
+        pytest.param(6, 5, True, id="something was dropped"),
+        pytest.param(5, 5, False, id="where it should"),
+    ],
+)
+async def test_a_place_is_looked_up_unless_the_consumer_stands_there(
+    stands_at: int | None, place: int | None, *, is_astray: bool
+) -> None:
+    assignment = Assignment({TopicPartition(*SOURCE)})
+    if stands_at is not None:
+        assignment.state_value(TopicPartition(*SOURCE)).seek(stands_at)
+    assert astray(assignment, {SOURCE: place}) == ({SOURCE: place} if is_astray else {})
