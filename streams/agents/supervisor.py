@@ -125,7 +125,14 @@ class _Keeper:
         values, seen = figures.shared(self._sources)
         process = multiprocessing.get_context("spawn").Process(
             target=_worker,
-            args=(self._settings, self._agent.name, values, self._sources),
+            args=(
+                self._settings,
+                self._agent.name,
+                values,
+                self._sources,
+                # It says as much as this process does: nothing of the sort beside a demo.
+                logging.getLogger("stoploss").getEffectiveLevel(),
+            ),
             name=f"agents-{self._agent.name}",
         )
         process.start()
@@ -196,11 +203,15 @@ def _signs(seen: figures.Figures) -> Signs:
 
 
 def _worker(
-    settings: Settings, name: str, values: MutableSequence[int], sources: list[tuple[str, int]]
+    settings: Settings,
+    name: str,
+    values: MutableSequence[int],
+    sources: list[tuple[str, int]],
+    level: int,
 ) -> None:
     """Run in the new process; it ends with its parent, however that ends."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("stoploss").setLevel(logging.INFO)
+    logging.getLogger("stoploss").setLevel(level)
     parent = multiprocessing.process.parent_process()
     assert parent is not None
     code = 1

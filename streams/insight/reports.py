@@ -61,7 +61,7 @@ def compose(material: Material) -> Report:
     told = _sorted(material)
     metrics = _task_metrics(told)
     phases = _phases(told)
-    causes = _causes(told)
+    causes = _causes(told, {None: metrics} | {each.phase: each.metrics for each in phases})
     explanation = _explanation(facts, [metrics, *(phase.metrics for phase in phases)])
     report = Report(
         task_id=facts.task_id,
@@ -229,8 +229,15 @@ def _level(told: _Told, cell: str) -> Verdict:
     return max(levels, key=LEVELS.index, default=Verdict.CONTINUE)
 
 
-def _causes(told: _Told) -> list[CauseReport]:
-    """Return the highest crossing of each cell that has a cause, the most serious first."""
+def _causes(
+    told: _Told, used: Mapping[str | None, Mapping[Metric, MetricReport]]
+) -> list[CauseReport]:
+    """Return the highest crossing of each cell that has a cause, the most serious first.
+
+    Args:
+        told: the material.
+        used: what was used in the end, by phase; None is the task.
+    """
     highest = []
     for crossings in told.crossings.values():
         caused = [each for each in crossings if each.cause is not None]
@@ -242,7 +249,7 @@ def _causes(told: _Told) -> list[CauseReport]:
             level=each.level,
             cause=each.cause,
             evidence=each.evidence,
-            text=cause_text(each),
+            text=cause_text(each, used[each.cell.phase][each.cell.metric].used),
         )
         for each in ordered
         if each.cause is not None

@@ -58,16 +58,21 @@ def unusual(phase: str, metrics: Mapping[Metric, MetricReport], *, has_ended: bo
     return None
 
 
-def cause_text(crossing: Crossing) -> str:
-    """Return a crossing as a sentence without its full stop: what is over, by how much, why."""
+def cause_text(crossing: Crossing, used: Number) -> str:
+    """Return a crossing as a sentence without its full stop: what is over, by how much, why.
+
+    Args:
+        crossing: its limit is the one that was crossed, whatever was granted since.
+        used: what the cell has used in the end, in its metric's unit.
+    """
     assert crossing.cause is not None
     cell = crossing.cell
     where = cell.phase or "The task"
-    share = percent(float(crossing.used / crossing.limit)) if crossing.limit else "–"
+    share = percent(float(used / crossing.limit)) if crossing.limit else "–"
     why = what_happened(crossing.cause, crossing.evidence)
     return (
         f"{where} came to {share} of its {_BUDGET[cell.metric]} "
-        f"({of_limit(crossing.used, crossing.limit, cell.metric)}): {why}"
+        f"({of_limit(used, crossing.limit, cell.metric)}): {why}"
     )
 
 

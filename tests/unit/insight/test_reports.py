@@ -100,7 +100,7 @@ def test_a_phase_over_its_budget_is_named_with_its_cause_and_what_similar_ones_u
     assert [
         finding.replace("medium tasks of medium importance", "…") for finding in report.findings
     ] == [
-        "THINK came to 166 % of its token budget (10,000 of 6,000 tokens): extensive research, 30 files read.",
+        "THINK came to 183 % of its token budget (11,000 of 6,000 tokens): extensive research, 30 files read.",
         "The task came to 123 % of its token budget (11,700 of 9,500 tokens): extensive research, 30 files read.",
         "IMPLEMENT used 700 tokens; … average 3,000 tokens: 76 % below.",
         "THINK used 11,000 tokens; … average 3,500 tokens: 214 % above.",
