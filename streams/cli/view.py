@@ -70,29 +70,37 @@ async def view_of(place: Place, *, old_too: bool = False) -> AsyncIterator[View 
         InvalidFieldError: the address of Redis is none.
         UnavailableError: Kafka does not answer.
     """
-    url, is_named = redis_url_of(place)
-    if url is None:
-        yield NoView(
-            f"no Redis runs in {place.folder}", "stoploss up has one", is_expected=is_named
+    async with contextlib.AsyncExitStack() as stack:
+        none: NoView | None = None
+        for url, is_named in redis_urls(place):
+            queries = opened(url, place.settings.topic_prefix, _now_ms)
+            found = await _looked_at(
+                await stack.enter_async_context(queries), url, is_named=is_named
+            )
+            if isinstance(found, View):
+                found = await _judged(found, place, url, old_too=old_too, is_named=is_named)
+            if isinstance(found, View):
+                yield found
+                return
+            none = none or found
+        yield none or NoView(
+            f"no Redis runs in {place.folder}", "stoploss up has one", is_expected=False
         )
-        return
-    async with opened(url, place.settings.topic_prefix, _now_ms) as queries:
-        found = await _looked_at(queries, url, is_named=is_named)
-        if isinstance(found, View):
-            found = await _judged(found, place, url, old_too=old_too, is_named=is_named)
-        yield found
 
 
-def redis_url_of(place: Place) -> tuple[str | None, bool]:
-    """Return where the view's Redis is, None where none runs; and whether anybody has named it.
+def redis_urls(place: Place) -> list[tuple[str, bool]]:
+    """Return where the view may be, in the order to look; and whether anybody has named that Redis.
 
-    A setting goes before the data folder's own Redis.
+    That of a setting, then the data folder's own one, where `stoploss up` has its view.
     """
+    urls = []
     if "redis_url" in named_settings():
-        return place.settings.redis_url, True
-    if place.folder is not None:
-        return place.redis_url, place.redis_url is not None
-    return place.settings.redis_url, False
+        urls.append((place.settings.redis_url, True))
+    if place.redis_url is not None:
+        urls.append((place.redis_url, True))
+    if place.folder is None and not urls:
+        urls.append((place.settings.redis_url, False))
+    return urls
 
 
 async def _looked_at(queries: Queries, url: str, *, is_named: bool) -> View | NoView:

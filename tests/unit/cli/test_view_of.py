@@ -7,7 +7,7 @@ import pytest
 from streams.cli.facts import AnsweredFrom, From
 from streams.cli.place import Place
 from streams.cli.show import source_text
-from streams.cli.view import TOO_OLD_MS, redis_url_of, too_old
+from streams.cli.view import TOO_OLD_MS, redis_urls, too_old
 from streams.kafka.settings import load_settings
 from streams.view.answers import Freshness
 from streams.view.meta import State
@@ -19,18 +19,18 @@ NAMED, LOCAL = "redis://named:6379/0", "redis://127.0.0.1:4242/0"
 @pytest.mark.parametrize(
     ("named", "folder", "local", "meant"),
     [
-        pytest.param(None, None, None, (DEFAULT, False), id="nobody has named one"),
-        pytest.param(NAMED, None, None, (NAMED, True), id="a setting"),
-        pytest.param(None, Path("data"), LOCAL, (LOCAL, True), id="that of the data folder"),
-        pytest.param(NAMED, Path("data"), LOCAL, (NAMED, True), id="a setting goes before it"),
-        pytest.param(None, Path("data"), None, (None, False), id="a data folder without one"),
+        pytest.param(None, None, None, [(DEFAULT, False)], id="nobody has named one"),
+        pytest.param(NAMED, None, None, [(NAMED, True)], id="a setting"),
+        pytest.param(None, Path("data"), LOCAL, [(LOCAL, True)], id="that of the data folder"),
+        pytest.param(NAMED, Path("data"), LOCAL, [(NAMED, True), (LOCAL, True)], id="both"),
+        pytest.param(None, Path("data"), None, [], id="a data folder without one"),
     ],
 )
-def test_a_setting_names_redis_else_the_data_folder_has_one(
+def test_a_setting_names_redis_and_the_data_folder_may_have_one(
     named: str | None,
     folder: Path | None,
     local: str | None,
-    meant: tuple[str | None, bool],
+    meant: list[tuple[str, bool]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -39,7 +39,7 @@ def test_a_setting_names_redis_else_the_data_folder_has_one(
     if named is not None:
         monkeypatch.setenv("STOPLOSS_REDIS_URL", named)
     place = Place(settings=load_settings(), folder=folder, redis_url=local)
-    assert redis_url_of(place) == meant
+    assert redis_urls(place) == meant
 
 
 def freshness(age_ms: int | None, state: State = State.FOLLOWING) -> Freshness:
