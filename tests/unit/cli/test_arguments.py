@@ -73,7 +73,7 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(
             ("agents", "nobody"),
-            "NAME: 'nobody' is not allowed; use one of baselines, reports, delivery",
+            "NAME: 'nobody' is not allowed; use one of alerts, governance, baselines, reports, delivery",
             id="an agent that there is none of",
         ),
         pytest.param(
