@@ -63,11 +63,16 @@ class PartitionedStore(memory.Store[bytes, bytes]):
         to_key: Callable[[Any], Any],  # noqa: ARG002 - faust's
         to_value: Callable[[Any], Any],  # noqa: ARG002 - faust's
     ) -> None:
-        """Take over what was read from the changelog, in order."""
+        """Take over what was read from the changelog, in order.
+
+        What is in it already may come once more: a fetch that was under way when it was looked up.
+        It must not take the place of what came after it.
+        """
         for event in batch:
             self.restored += 1
             message = event.message
-            if message.key is not None:
+            is_known = message.offset <= self._offsets.get(message.partition, NOTHING_READ)
+            if message.key is not None and not is_known:
                 self._reached(message.partition, message.offset)
                 found = self.partitions.setdefault(message.partition, Restored())
                 found.read(message.key, message.value)
