@@ -37,6 +37,7 @@ GC_THRESHOLDS = (50_000, 20, 50)
 # half a second. Whatever does not keep to its bounds is ended by force.
 LET_GO_WITHIN_S = 15.0
 FORCED_EXIT = 70  # a defect, be it a library's: EX_SOFTWARE
+TELL_WITHIN_S = 1.0  # what a process that is ended by force says; nobody may be reading it
 AWAY = (aiokafka.errors.KafkaError, UnavailableError, OSError)
 
 
@@ -229,8 +230,15 @@ async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int |
 
 
 def _end_by_force() -> None:
+    """End, and say why if anybody reads it: who holds us may be who does not."""
+    telling = threading.Thread(target=_tell_by_force, daemon=True)
+    telling.start()
+    telling.join(TELL_WITHIN_S)
+    os._exit(FORCED_EXIT)
+
+
+def _tell_by_force() -> None:
     log.error("ledger: does not end: ended by force; what every thread was doing:")
     for handler in logging.root.handlers:
         handler.flush()
     faulthandler.dump_traceback()
-    os._exit(FORCED_EXIT)
