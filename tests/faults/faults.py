@@ -37,9 +37,7 @@ SHORT_CUT = (0.1, 0.5)
 LONG_CUT = (1.2, 1.6)
 # What one ledger passes once for each partition it gets, and the rest it passes with every batch.
 ONCE = frozenset({"after_init_transactions", "while_restoring", "after_restore"})
-OPERATORS = ("operator_before_commit", "operator_after_commit")
 ZOMBIE_POINTS = ("after_outputs_sent", "before_commit")
-LEDGER_POINTS = tuple(point for point in failpoints.POINTS if point not in OPERATORS)
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,9 @@ def _owned_by_others(arena: Arena, victim: Ledger, partitions: list[int]) -> boo
 
 def _at(point: str) -> Callable[[Arena], Awaitable[bool]]:
     async def inject(arena: Arena) -> bool:
-        return await (kill_operator_at if point in OPERATORS else kill_at)(arena, point)
+        return await (kill_operator_at if point in failpoints.OPERATOR_POINTS else kill_at)(
+            arena, point
+        )
 
     return inject
 

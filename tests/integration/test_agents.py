@@ -31,7 +31,6 @@ from tests.integration.kafka_world import eventually
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 EXECUTIONS = some_executions(400)
-AGENT_POINTS = [point for point in failpoints.POINTS if point.startswith("agent_")]
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ async def test_executions_of_all_partitions_become_baselines(world: AgentsWorld)
     assert len(await world.records(Topic.BASELINES)) == len(published) + 1
 
 
-@pytest.mark.parametrize("point", AGENT_POINTS)
+@pytest.mark.parametrize("point", failpoints.AGENT_POINTS)
 async def test_a_crash_anywhere_is_not_seen_in_what_comes_out(
     world: AgentsWorld, bootstrap_servers: str, point: str
 ) -> None:
