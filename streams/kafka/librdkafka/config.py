@@ -104,7 +104,8 @@ def producer_config(settings: Settings, partition: int) -> dict[str, Any]:
         # Whether a dead letter passes the broker is told beforehand, by this level (`fits`); with the
         # default, one that is nearly too large would be refused, restored and refused for ever.
         "compression.level": LEVEL_ALONE,
-        "linger.ms": LINGER_MS,
+        # Less than a record may take, which is no longer than its transaction.
+        "linger.ms": min(LINGER_MS, settings.transaction_timeout_ms // 2),
         "batch.size": BUILDER_BYTES,
         "message.max.bytes": UNCOMPRESSED_BYTES_MAX,
         "queue.buffering.max.messages": 0,  # a batch has its own bounds
