@@ -51,7 +51,8 @@ AGENT_POINTS = (
     "agent_after_commit",
     "agent_after_restore",  # the entries are read, and no record yet
 )
-POINTS = LEDGER_POINTS + OPERATOR_POINTS + AGENT_POINTS
+COMMIT_POINTS = LEDGER_POINTS + OPERATOR_POINTS
+POINTS = COMMIT_POINTS + AGENT_POINTS
 # Enough turns of the event loop that a request is written, too few for its answer to come.
 TURNS_TO_WRITE = 20
 

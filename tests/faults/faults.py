@@ -287,10 +287,7 @@ KINDS: dict[str, FaultKind] = {
     kind.name: kind
     for kind in (
         FaultKind("kill", kill),
-        *(
-            FaultKind(f"kill {point}", _at(point))
-            for point in (*failpoints.LEDGER_POINTS, *failpoints.OPERATOR_POINTS)
-        ),
+        *(FaultKind(f"kill {point}", _at(point)) for point in failpoints.COMMIT_POINTS),
         FaultKind("kill emitter", kill_emitter),
         FaultKind("kill emitter cut off", _kill_emitter(Fault.CUT)),
         FaultKind("kill emitter unanswered", _kill_emitter(Fault.SILENCE)),
