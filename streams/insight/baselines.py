@@ -27,10 +27,16 @@ from schemas.outputs import ExecutionRecord
 from schemas.sketches import Histogram
 from streams.insight.quantiles import count, quantiles, with_value
 
-# The outcomes of a phase that somebody has worked through. One that was superseded, abandoned or left
-# open says little of what a phase takes.
+# The outcomes of a phase that somebody has worked through. One that was superseded or abandoned says
+# little of what a phase takes. What was open when its task ended has ended with it: logs of agents that
+# have no enforcer know no other end of a phase.
 COUNTED = frozenset(
-    {ExecutionOutcome.COMPLETED, ExecutionOutcome.FAILED, ExecutionOutcome.BACKTRACKED}
+    {
+        ExecutionOutcome.COMPLETED,
+        ExecutionOutcome.FAILED,
+        ExecutionOutcome.BACKTRACKED,
+        ExecutionOutcome.OPEN_AT_END,
+    }
 )
 UNITS: dict[Metric, int] = {
     Metric.TOKENS: 1_000,
