@@ -20,7 +20,9 @@ from streams.cli.show import (
     table,
 )
 from streams.cli.sources import Source, ask_source
+from streams.cli.tables import shortened
 
+SCOPE_COLUMNS = 24
 SECONDS = 19  # of an RFC 3339 time: what stands before the fraction
 
 
@@ -71,31 +73,41 @@ def _firing_table(rows: list[AlertRow]) -> Table:
         "SEVERITY", "ALERT", "SCOPE", "SINCE", "VALUE", "THRESHOLD", "MESSAGE",
         right=("VALUE", "THRESHOLD"),
     )  # fmt: skip
+    _give_way(made)
     for row in rows:
         made.add_row(
             severity_text(row.severity),
             plain(row.name),
-            plain(row.scope),
+            shortened(row.scope, SCOPE_COLUMNS),
             _moment(row.since),
             _number(row.value),
             _number(row.threshold),
-            plain(row.message),
+            plain(row.message.removeprefix(f"{row.scope}: ")),
         )
     return made
 
 
 def _edges_table(rows: list[AlertRow]) -> Table:
     made = table("TIME", "STATE", "SEVERITY", "ALERT", "SCOPE", "MESSAGE")
+    _give_way(made)
     for row in rows:
         made.add_row(
             Text(_moment(row.time), "dim"),
             row.state.value,
             severity_text(row.severity),
             plain(row.name),
-            plain(row.scope),
-            plain(row.message),
+            shortened(row.scope, SCOPE_COLUMNS),
+            plain(row.message.removeprefix(f"{row.scope}: ")),
         )
     return made
+
+
+def _give_way(made: Table) -> None:
+    """Let the message be cut, and nothing else: what it is, and whether it fires, comes first."""
+    made.expand = True
+    for column in made.columns[:-1]:
+        column.min_width = len(str(column.header))
+    made.columns[-1].ratio = 1
 
 
 def severities_text(counts: Mapping[Severity, int]) -> Text:
