@@ -81,7 +81,7 @@ async def _measure(settings: Settings, system: str, rate: int, seconds: float) -
         consumer = await _consumer(settings, _decisions_topic(settings, system), stack)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch(consumer))
-            sent = await _send(settings, rate, seconds + WARM_UP_S, sent_at_s)
+            sent = await send(settings, rate, seconds + WARM_UP_S, sent_at_s)
             await _quiet(seen)
             watching.cancel()
     if len(seen) < 2:
@@ -126,7 +126,7 @@ async def _consumer(settings: Settings, topic: str, stack: AsyncExitStack) -> AI
     return consumer
 
 
-async def _send(settings: Settings, rate: int, seconds: float, sent_at_s: "array[float]") -> int:
+async def send(settings: Settings, rate: int, seconds: float, sent_at_s: "array[float]") -> int:
     """Send what is due at each tick, a record batch for each partition; return how many events.
 
     `sent_at_s` gets when each was put into its batch.

@@ -15,7 +15,7 @@ from streams.cli.following import Followed, follow
 from streams.cli.options import DEFAULT_DIR
 from streams.cli.place import kafka_of
 from streams.cli.reading import opened
-from streams.cli.tasks import live_view
+from streams.cli.watching import live_view
 
 WATCHED_S = 3.0
 COLUMNS = 118

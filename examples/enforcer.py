@@ -9,11 +9,15 @@ used, as soon as it is back, and looks at the verdict before the next one.
     warn    goes on
     review  goes on, and writes the explanation that is owed
     block   stops, until somebody grants more
+
+With --report it waits for the report of its task, which the agents write some two seconds after the
+end, and prints its three lines.
 """
 
 import argparse
 import random
 import sys
+import threading
 import time
 
 from schemas.fields import Verdict
@@ -86,6 +90,26 @@ class Enforcer:
         )
 
 
+class Report:
+    """The three lines about one task, once they are there."""
+
+    def __init__(self, verdicts: Verdicts, task_id: str) -> None:
+        self._task_id = task_id
+        self._is_there = threading.Event()
+        verdicts.on_completed(self._completed)
+
+    def _completed(self, task_id: str, summary: list[str], link: str | None) -> None:
+        """Print it; this is called for the tasks of others, too."""
+        if task_id == self._task_id:
+            print("\n".join([*summary, link or "(no report_url is set)"]))
+            self._is_there.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for it."""
+        if not self._is_there.wait(seconds):
+            print("no report yet; `stoploss report` shows it later", file=sys.stderr)
+
+
 def arguments() -> argparse.Namespace:
     """Return what was asked for."""
     parser = argparse.ArgumentParser(description="takes one pretended task through its phases")
@@ -98,6 +122,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--importance", default="medium")
     parser.add_argument("--spool", default=".stoploss/spool", help="where events wait for Kafka")
     parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--report", type=float, metavar="SECONDS", help="wait for it so long")
     return parser.parse_args()
 
 
@@ -107,7 +132,11 @@ def main() -> int:
     with Verdicts() as verdicts, Emitter(source="example", spool_dir=options.spool) as emitter:
         if not verdicts.wait_ready(10):
             print("no verdicts yet: going on without, as the policy's fail says", file=sys.stderr)
-        return Enforcer(emitter, verdicts, options).run()
+        report = None if options.report is None else Report(verdicts, options.task)
+        code = Enforcer(emitter, verdicts, options).run()
+        if report is not None:
+            report.wait(options.report)
+        return code
 
 
 if __name__ == "__main__":

@@ -12,14 +12,19 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from schemas.alerts import ALERT_TYPES
+from schemas.audit import AUDIT_TYPES
+from schemas.baselines import BASELINE_TYPES
 from schemas.envelope import Envelope
 from schemas.events import EVENT_TYPES, PhaseLimits
-from schemas.others import OTHER_TYPES
+from schemas.feedback import FEEDBACK_TYPES
+from schemas.health import HEALTH_TYPES
 from schemas.outputs import OUTPUT_TYPES
+from schemas.reports import REPORT_TYPES
 from schemas.state import STATE_TYPES
 from schemas.topics import Topic
 
-VERSION = "1.1.0"  # of the contract; its second place grows with each optional field or type
+VERSION = "1.2.0"  # of the contract; its second place grows with each optional field or type
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DEFINITIONS = "#/$defs/"
 _INTEGER, _NUMBER = {"type": "integer"}, {"type": "number"}
@@ -49,7 +54,12 @@ _TOPICS: Mapping[str, Topic] = {
     "stoploss.health": Topic.HEALTH,
     "stoploss.feedback": Topic.FEEDBACK,
     "stoploss.alert": Topic.ALERTS,
+    "stoploss.baseline": Topic.BASELINES,
+    "stoploss.report": Topic.REPORTS,
+    "stoploss.audit": Topic.AUDIT,
 }
+_AGENT_TYPES = ALERT_TYPES | BASELINE_TYPES | REPORT_TYPES | AUDIT_TYPES
+_TYPES = OUTPUT_TYPES | STATE_TYPES | HEALTH_TYPES | FEEDBACK_TYPES | _AGENT_TYPES
 
 
 def _event_name(data: type[Struct]) -> str:
@@ -60,7 +70,7 @@ MESSAGES: tuple[Message, ...] = (
     *(Message(name, Topic.EVENTS, kind.__name__, kind) for name, kind in EVENT_TYPES.items()),
     *(
         Message(name, _TOPICS[name], _event_name(data), Envelope[data])  # type: ignore[valid-type]
-        for name, data in (OUTPUT_TYPES | STATE_TYPES | OTHER_TYPES).items()
+        for name, data in _TYPES.items()
     ),
 )
 

@@ -42,3 +42,12 @@ def epoch_ms(time: datetime) -> int:
     times are taken for the first and the last that can be written.
     """
     return min(max((time - _EPOCH_UTC) // _MS, EPOCH_MS_MIN), EPOCH_MS_MAX)
+
+
+def epoch_ms_of(text: str) -> int:
+    """Return the milliseconds since 1970 of what `rfc3339` has written.
+
+    Raises:
+        ValueError: it has not.
+    """
+    return epoch_ms(datetime.fromisoformat(text))

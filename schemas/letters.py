@@ -7,8 +7,20 @@ import base64
 import binascii
 from collections.abc import Iterable
 
+import msgspec
+
 from schemas.decode import Headers
 from schemas.outputs import DeadLetterHeader
+
+# Of letters that an agent has written, about what it reads. The ledger's have another one.
+AGENTS_SOURCE = "stoploss-agents"
+
+
+class _Sourced(msgspec.Struct):
+    source: str
+
+
+_SOURCE = msgspec.json.Decoder(_Sourced)
 
 
 def original_bytes(original: str) -> bytes:
@@ -36,6 +48,16 @@ def original_headers(kept: Iterable[DeadLetterHeader]) -> Headers:
         ValueError: one has no name, or what should be base64 is not.
     """
     return [(_name(header), _value(header)) for header in kept]
+
+
+def is_agents_letter(value: bytes | None) -> bool:
+    """Whether a record of `dead-letters` is an agent's: the ledger's own are judged, these are not."""
+    if value is None:
+        return False
+    try:
+        return _SOURCE.decode(value).source == AGENTS_SOURCE
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
 
 def _text_or_base64(raw: bytes) -> tuple[str | None, str | None]:

@@ -75,7 +75,14 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(Topic.BREACHES, "task id", "ledger", _kept_ms(30)),
     TopicSpec(Topic.EXECUTIONS, "task id", "ledger", _kept_ms(90)),
     TopicSpec(Topic.DEAD_LETTERS, "as the input's", "ledger", _kept_ms(30)),
-    TopicSpec(Topic.HEALTH, "source", "enforcers", _kept_ms(7), partitions=1),
+    TopicSpec(
+        Topic.HEALTH,
+        "source",
+        "enforcers, ledgers",
+        # What enforcers say counts as of when it came: one wrong clock would empty every window.
+        _kept_ms(7) | {"message.timestamp.type": "LogAppendTime"},
+        partitions=1,
+    ),
     TopicSpec(Topic.FEEDBACK, "task id", "people, enforcers", _kept_ms(365), partitions=1),
     TopicSpec(
         Topic.ALERTS,

@@ -18,6 +18,9 @@ from msgspec import Struct
 from schemas.errors import InvalidFieldError, StoplossError
 from schemas.fields import Complexity, Fail, Importance, Metric, Scope, Verdict
 from schemas.nesting import is_deeper
+from streams.budget.alert_rules import TABLE as ALERTS
+from streams.budget.alert_rules import AlertRules, read_alert_rules
+from streams.budget.governance_rules import GovernanceRules, read_governance_rules
 from streams.budget.ladder import LEVELS, SHARE_PLACES, Shares
 from streams.budget.policy_reader import Document, Reader
 
@@ -86,7 +89,7 @@ class ClockRules(Struct, frozen=True):
 class Policy(Struct, frozen=True):
     """A checked policy. `document` is its normalised form, every default filled in.
 
-    `weights_milli` are those of uncached input, cache read, cache write and output.
+    Of alerts it has what the policy says, or nothing. `weights_milli` are those of uncached input, cache read, cache write and output.
     """
 
     version: str
@@ -104,7 +107,8 @@ class Policy(Struct, frozen=True):
     clock: ClockRules
     dedupe_recent: int
     explanations: Explanations
-    critical_requires_review: bool
+    governance: GovernanceRules
+    alerts: AlertRules
 
     def lists(self, phase: str) -> bool:
         """Tell whether events may name this phase."""
@@ -170,6 +174,11 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
 def builtin_policy() -> Policy:
     """Return the policy in the package, the user's own starting point."""
     return policy_from_toml(_builtin_text(), "builtin.toml")
+
+
+def default_governance_rules() -> GovernanceRules:
+    """Return what holds where nobody has set a policy."""
+    return builtin_policy().governance
 
 
 def policy_json(policy: Policy) -> bytes:
@@ -249,12 +258,13 @@ def _checked(document: object, origin: str) -> Policy:
     recent = dedupe.whole("recent", 1, 4_096)
     dedupe.finish()
     explanations = _read_explanations(top.child("explanations"))
-    requires_review = _read_governance(top.child("governance"))
+    governance = read_governance_rules(top.child("governance"))
     definitions = top.child("definitions")
     for importance_name in Importance:
         definitions.text(importance_name, 1_000)
     definitions.finish()
-    top.finish()
+    alerts = read_alert_rules(top)
+    top.finish(ALERTS)
     if errors:
         raise InvalidPolicyError(origin, errors)
     return Policy(
@@ -273,7 +283,8 @@ def _checked(document: object, origin: str) -> Policy:
         clock=clock,
         dedupe_recent=recent,
         explanations=explanations,
-        critical_requires_review=requires_review,
+        governance=governance,
+        alerts=alerts,
     )
 
 
@@ -386,18 +397,6 @@ def _read_explanations(reader: Reader) -> Explanations:
     )
     reader.finish()
     return found
-
-
-def _read_governance(reader: Reader) -> bool:
-    requires_review = reader.flag("critical_requires_review")
-    reader.decimal("critical_share_max", above=0, at_most=1, places=DECIMAL_PLACES)
-    reader.whole("review_due_ms", 1, PERIOD_MS_MAX)
-    expected = reader.child("expected_share")
-    for importance in Importance:
-        expected.decimal(importance, at_least=0, at_most=1, places=DECIMAL_PLACES)
-    expected.finish()
-    reader.finish()
-    return requires_review
 
 
 assert Verdict.CONTINUE is LEVELS[0]

@@ -126,9 +126,13 @@ class Reader:
         self.out[key] = found
         return found
 
-    def finish(self) -> None:
-        """Refuse every key that nothing asked for: a misspelt one would do nothing, silently."""
-        known = ", ".join(self.out) or "nothing"
+    def finish(self, *optional: str) -> None:
+        """Refuse every key that nothing asked for: a misspelt one would do nothing, silently.
+
+        Args:
+            optional: keys that are allowed and need not be there.
+        """
+        known = ", ".join(dict.fromkeys((*self.out, *optional))) or "nothing"
         for key in self.table:
             if key not in self.out:
                 self.refuse(key, self.table[key], f"one of: {known}")

@@ -39,7 +39,7 @@ def budgeted_importance(task: Task) -> Importance:
     if task.importance is not Importance.CRITICAL or (
         task.justification is not None
         and task.approved is not False
-        and (task.approved is True or not task.policy.critical_requires_review)
+        and (task.approved is True or not task.policy.governance.critical_requires_review)
     ):
         return task.importance
     return Importance.HIGH

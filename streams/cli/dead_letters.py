@@ -96,9 +96,10 @@ def dead_letters(
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """List the records that the ledger refused, the newest last.
+    """List the records that were refused, the newest last.
 
-    A number is the place of the refused record in events, PARTITION:OFFSET: it never changes.
+    A number is the place of the refused record in events, PARTITION:OFFSET: it never changes. With a
+    topic before it, such as executions/0:42, it is one that an agent could not read.
 
     Example: stoploss dead-letters --reason invalid_field --since 24h
     """
@@ -199,7 +200,7 @@ def replay(
     among the last that it counted for the task without a sequence (256 of them by default): sent
     twice, a letter changes nothing. Who sent it and why stands in the headers stoploss_replayed_by
     and stoploss_replayed_reason. What would be refused again is not sent: an event that is too
-    large, or of which only a part was kept, never can be.
+    large, or of which only a part was kept, never can be, nor what an agent has refused.
 
     Exit code 1 where a record was refused again; it is a new letter then.
 

@@ -20,19 +20,20 @@ from streams.budget.policy import Policy
 from streams.cli.exits import say
 from streams.cli.facts import TasksAnswer, tasks_answer
 from streams.cli.following import Followed, follow
-from streams.cli.operating import operate_on_all, until_started
+from streams.cli.operating import until_started
 from streams.cli.options import DEFAULT_DIR, Dir, Json, user
 from streams.cli.place import Place, kafka_is_named
-from streams.cli.policies import policy_data, policy_of_file
+from streams.cli.policies import policy_of_file, set_policy
 from streams.cli.publishing import publisher
 from streams.cli.reading import Log, opened
 from streams.cli.running import Signals, everything
-from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, counted, print_json, table
+from streams.cli.show import LEVEL_STYLES, MODE_STYLES, console, print_json, table
 from streams.cli.tables import TasksTable
-from streams.cli.tasks import REFRESH_PER_S, live_view
 from streams.cli.values import number
+from streams.cli.watching import REFRESH_PER_S, live_view
 from streams.importers.base import import_events
 from streams.importers.demo import DEMO_KIND, demo_path, demo_policy_path
+from streams.insight.numbers import counted
 from streams.local.folder import DataFolder
 
 # The sessions take 2 h 15 m of recorded time: about a minute.
@@ -155,8 +156,7 @@ def recorded_sessions() -> list[Recorded]:
 
 async def _set_policy(log: Log, policy: Policy) -> None:
     await until_started(log, FIRST_POLICY_WITHIN_S)
-    data = policy_data(policy, user())
-    await operate_on_all(log, "stoploss.policy.set", data, FIRST_POLICY_WITHIN_S)
+    await set_policy(log, policy, user(), FIRST_POLICY_WITHIN_S)
 
 
 async def _play(place: Place, playing: Playing, followed: Followed) -> None:

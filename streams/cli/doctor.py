@@ -4,39 +4,56 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
+from rich.text import Text
 
+from schemas.alerts import Severity
+from schemas.errors import InvalidFieldError
 from schemas.events import partition_subject
 from schemas.fields import Mode
 from schemas.outputs import PolicyRef
 from schemas.state import TaskStateData
-from schemas.topics import BY_PARTITION, DAY_MS, OUTPUTS, Topic
+from schemas.topics import DAY_MS, OUTPUTS, Topic
+from streams.agents.delivery.sinks import load_sinks
 from streams.budget.restore import TornStateError, torn_in
+from streams.cli.alerts import severities_text
+from streams.cli.beside import (
+    AgentFacts,
+    Latencies,
+    ViewFacts,
+    agent_findings,
+    agents_facts,
+    alert_findings,
+    latencies,
+    view_facts,
+    view_findings,
+)
+from streams.cli.edges import AlertRow, by_severity
 from streams.cli.exits import AnswerIsNoError
-from streams.cli.facts import ENDED
-from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
-from streams.cli.reading import Beat, LedgerView, Log, opened
-from streams.cli.shot import ask_place
-from streams.cli.show import console, counted, duration, plain, print_json, table
+from streams.cli.facts import ENDED, AnsweredFrom, From
+from streams.cli.findings import Finding
+from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, FromPart, Json, TimeoutS
+from streams.cli.place import Place
+from streams.cli.reading import LOOKED_AT, Beat, LedgerView, Log, opened
+from streams.cli.shot import ask_at
+from streams.cli.show import console, plain, print_json, source_text, table
+from streams.cli.sources import Source, answered, found_at
+from streams.cli.view import START_REDIS, NoView, View
+from streams.insight.numbers import counted, duration
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 from streams.ledger.restore import lost_state
+from streams.view.quantiles import Quantiles
+from streams.view.store import RedisUnavailableError
 
 LEDGER_SILENT_AFTER_MS = 30_000  # as enforcers judge it
 # A ledger that keeps up is a batch behind at most; this many are more than a moment's.
 LAG_EVENTS_MAX = 10_000
 STUCK_AFTER_MS = 4 * 3_600_000  # of a policy that is not known any more
 STUCK = "stuck"
-
-
-class Finding(Struct, frozen=True):
-    """One thing that is wrong: about what, what it is, and what mends it."""
-
-    about: str
-    problem: str
-    remedy: str
 
 
 class PartitionFacts(Struct, frozen=True, kw_only=True):
@@ -52,26 +69,46 @@ class PartitionFacts(Struct, frozen=True, kw_only=True):
 
 
 class DoctorAnswer(Struct, frozen=True, kw_only=True):
-    """What `stoploss doctor` found; `dead_letters` by reason, of the last day."""
+    """What `stoploss doctor` found.
+
+    `dead_letters` by reason, of the last day; `alerts` that fire by severity; `view` is None where
+    nobody looked at it, `latencies` where there is none.
+    """
 
     bootstrap_servers: str
     topic_prefix: str
     partitions: list[PartitionFacts] = []
     open_tasks: int = 0
     dead_letters: dict[str, int] = {}
+    view: ViewFacts | None = None
+    latencies: Latencies | None = None
+    alerts: dict[Severity, int] = {}
+    agents: list[AgentFacts] = []
     findings: list[Finding]
+    source: AnsweredFrom | None = None
+
+
+class LedgerSeen(NamedTuple):
+    """What the view or the topics say of the ledger."""
+
+    ledger: LedgerView
+    firing: list[AlertRow]
 
 
 def doctor(
-    *, folder: Dir = DEFAULT_DIR, timeout_s: TimeoutS = TIMEOUT_S, as_json: Json = False
+    *,
+    part: FromPart = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
 ) -> None:
-    """Look for what is wrong: topics, ledger, lag, stuck tasks, dead letters.
+    """Look for what is wrong: topics, ledger, lag, stuck tasks, dead letters, view, alerts, agents.
 
     Exit code 1 where something is; each finding names the command that mends it.
 
     Example: stoploss doctor --json
     """
-    answer = ask_place(folder, timeout_s, _examine)
+    answer = ask_at(folder, timeout_s, lambda place: _examine(place, part, timeout_s))
     if as_json:
         print_json(answer)
     else:
@@ -80,50 +117,89 @@ def doctor(
         raise AnswerIsNoError(f"doctor: {len(answer.findings)} found")
 
 
-async def _examine(settings: Settings) -> DoctorAnswer:
+async def _examine(place: Place, wanted: From | None, timeout_s: float) -> DoctorAnswer:
+    settings = place.settings
     report = await _topics(settings)
-    findings = _topic_findings(report)
-    needed = {settings.topic(topic) for topic in (*BY_PARTITION, Topic.HEARTBEATS)}
-    if needed & set(report.missing):
-        return DoctorAnswer(
-            bootstrap_servers=settings.bootstrap_servers,
-            topic_prefix=settings.topic_prefix,
-            findings=findings,
-        )
-    async with opened(settings) as log:
-        view = await log.ledger_view()
-        beats = await log.heartbeats()
-        now_ms = time.time_ns() // 1_000_000
-        facts = [await _partition(log, view, beats, now_ms, each) for each in log.partitions]
-        letters: Counter[str] = Counter()
-        for partition in log.partitions:
-            found = await log.dead_letters(partition, since_ms=now_ms - DAY_MS)
-            letters.update(letter.reason for letter in found)
-        torn = await _torn_findings(log, view, facts)
-    findings += [*torn.values(), *_ledger_findings(facts, torn.keys())]
-    findings += _agreement_findings(facts)
+    answer = DoctorAnswer(
+        bootstrap_servers=settings.bootstrap_servers,
+        topic_prefix=settings.topic_prefix,
+        findings=[*_sink_findings(), *_topic_findings(report)],
+    )
+    if {settings.topic(topic) for topic in LOOKED_AT} & set(report.missing):
+        return answer
+    async with found_at(place, wanted) as found, opened(settings, LOOKED_AT) as log:
+        # In `tasks` each record counts: what the view could not read is read here.
+        asked = found if wanted is From.VIEW else _without_unreadable(found)
+        seen, source = await answered(place, asked, _seen, wanted, timeout_s / 2)
+        answer = msgspec.structs.replace(answer, source=source, view=view_facts(found))
+        answer = await _with_ledger(answer, log, seen)
+        return await _with_others(answer, log, found, seen)
+
+
+def _without_unreadable(found: View | NoView) -> View | NoView:
+    if isinstance(found, View) and found.freshness.unreadable.get(Topic.TASKS):
+        return NoView("the view could not read records of tasks", "")
+    return found
+
+
+async def _seen(source: Source) -> LedgerSeen:
+    return LedgerSeen(await source.ledger(), (await source.alerts()).firing)
+
+
+async def _with_ledger(answer: DoctorAnswer, log: Log, seen: LedgerSeen) -> DoctorAnswer:
+    """Add what there is to say of partitions, tasks and dead letters."""
+    view = seen.ledger
+    # When one was sent only its record in Kafka says: in it stands the time of the last event.
+    beats = await log.heartbeats()
+    now_ms = time.time_ns() // 1_000_000
+    facts = [await _partition(log, view, beats, now_ms, each) for each in log.partitions]
+    letters: Counter[str] = Counter()
+    for partition in log.partitions:
+        found = await log.dead_letters(partition, since_ms=now_ms - DAY_MS)
+        letters.update(letter.reason for letter in found)
+    torn = await _torn_findings(log, view, facts)
+    findings = [*torn.values(), *_ledger_findings(facts, torn.keys()), *_agreement_findings(facts)]
     findings += [
-        _stuck_finding(seen.state)
-        for _, seen in sorted(view.tasks.items())
-        if is_stuck(seen.state, view, now_ms)
+        _stuck_finding(each.state)
+        for _, each in sorted(view.tasks.items())
+        if is_stuck(each.state, view, now_ms)
     ]
     if letters:
         findings.append(_letters_finding(letters))
     if view.unreadable and not torn:
         findings.append(
             Finding(
-                settings.topic(Topic.TASKS),
+                log.settings.topic(Topic.TASKS),
                 f"{counted(view.unreadable, 'record')} cannot be read",
                 "use the same version of stoploss as the ledger, or a newer one",
             )
         )
-    return DoctorAnswer(
-        bootstrap_servers=settings.bootstrap_servers,
-        topic_prefix=settings.topic_prefix,
+    return msgspec.structs.replace(
+        answer,
         partitions=facts,
-        open_tasks=sum(seen.state.status != ENDED for seen in view.tasks.values()),
+        open_tasks=sum(each.state.status != ENDED for each in view.tasks.values()),
         dead_letters=dict(sorted(letters.items())),
-        findings=findings,
+        findings=[*answer.findings, *findings],
+    )
+
+
+async def _with_others(
+    answer: DoctorAnswer, log: Log, found: View | NoView, seen: LedgerSeen
+) -> DoctorAnswer:
+    """Add what there is to say of the view, the alerts and the agents."""
+    agents = await agents_facts(log.settings, len(log.partitions))
+    findings = [*view_findings(found), *alert_findings(seen.firing), *agent_findings(agents)]
+    measured = None
+    try:
+        measured = await latencies(found)
+    except RedisUnavailableError as error:  # since it was opened
+        findings.append(Finding("view", str(error), START_REDIS))
+    return msgspec.structs.replace(
+        answer,
+        alerts=by_severity(seen.firing),
+        agents=agents,
+        latencies=measured,
+        findings=[*answer.findings, *findings],
     )
 
 
@@ -137,6 +213,16 @@ async def _topics(settings: Settings) -> TopicsReport:
         if difference.topic == events and difference.setting == "partitions":
             return await create_or_check_topics(settings, int(difference.found), create=False)
     return report
+
+
+def _sink_findings() -> list[Finding]:
+    """Name what would keep `stoploss agents` from starting here."""
+    try:
+        load_sinks()
+    except InvalidFieldError as error:
+        value = f"{error.value!r:.80}"
+        return [Finding(error.field, f"{value} is not allowed", f"use {error.allowed}")]
+    return []
 
 
 def _topic_findings(report: TopicsReport) -> list[Finding]:
@@ -321,24 +407,71 @@ def _show(answer: DoctorAnswer) -> None:
     out = console()
     out.print(f"Kafka {answer.bootstrap_servers}, topics {answer.topic_prefix}*")
     if answer.partitions:
-        made = table(
-            "PARTITION", "FOLDED TO", "LAG", "HEARTBEAT", "MODE", "POLICY",
-            right=("PARTITION", "FOLDED TO", "LAG"),
-        )  # fmt: skip
-        for each in answer.partitions:
-            age_ms = each.heartbeat_age_ms
-            made.add_row(
-                str(each.partition),
-                "–" if each.next_offset is None else f"{each.next_offset:,}",
-                f"{each.lag:,}",
-                "none" if age_ms is None else f"{duration(age_ms)} ago",
-                "–" if each.mode is None else each.mode.value,
-                "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
-            )
-        out.print(made)
-        out.print(counted(answer.open_tasks, "task is open", "tasks are open"))
+        _show_partitions(answer)
+        _show_others(answer)
     if not answer.findings:
         out.print("nothing is wrong", style="green")
     for finding in answer.findings:
         out.print(plain(f"{finding.about}: {finding.problem}"), style="red")
         out.print(plain(f"    → {finding.remedy}"))
+    if answer.source is not None:
+        out.print(source_text(answer.source))
+
+
+def _show_partitions(answer: DoctorAnswer) -> None:
+    made = table(
+        "PARTITION", "FOLDED TO", "LAG", "HEARTBEAT", "MODE", "POLICY",
+        right=("PARTITION", "FOLDED TO", "LAG"),
+    )  # fmt: skip
+    for each in answer.partitions:
+        age_ms = each.heartbeat_age_ms
+        made.add_row(
+            str(each.partition),
+            "–" if each.next_offset is None else f"{each.next_offset:,}",
+            f"{each.lag:,}",
+            "none" if age_ms is None else f"{duration(age_ms)} ago",
+            "–" if each.mode is None else each.mode.value,
+            "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
+        )
+    out = console()
+    out.print(made)
+    out.print(counted(answer.open_tasks, "task is open", "tasks are open"))
+
+
+def _show_others(answer: DoctorAnswer) -> None:
+    """Say how the parts beside the ledger are, one a line."""
+    told: dict[str, Text] = {}
+    if (view := answer.view) is not None:
+        told["view"] = Text(_view_text(view))
+    if answer.latencies is not None:
+        told["commits"] = Text(_quantiles_text(answer.latencies.commit_ms))
+        told["transitions"] = Text(_quantiles_text(answer.latencies.transition_ms))
+    told["alerts"] = severities_text(answer.alerts)
+    for agent in answer.agents:
+        told[f"agent {agent.name}"] = Text(_lag_text(agent))
+    listed = table("", "")
+    listed.show_header = False
+    for name, said in told.items():
+        listed.add_row(Text(name, "dim"), said)
+    console().print(listed)
+
+
+def _view_text(view: ViewFacts) -> str:
+    if view.age_ms is None or view.lag is None:
+        return plain(f"none to read: {view.why}")
+    return f"{duration(view.age_ms)} old, {counted(view.lag, 'record')} behind"
+
+
+def _lag_text(agent: AgentFacts) -> str:
+    if agent.why is not None:
+        return "cannot be asked"
+    return "has never run here" if agent.lag is None else f"{counted(agent.lag, 'record')} behind"
+
+
+def _quantiles_text(found: Quantiles) -> str:
+    """Return p50, p95 and p99 of the last hours."""
+    if not found.count:
+        return "none in the last hours"
+    shown = (("p50", found.p50), ("p95", found.p95), ("p99", found.p99))
+    listed = ", ".join(f"{name} {value:,.1f} ms" for name, value in shown if value is not None)
+    return f"{listed} ({found.count:,} in the last hours)"

@@ -12,9 +12,10 @@ import typer
 
 from schemas.errors import InvalidFieldError, StoplossError, UnavailableError
 from streams.budget.policy import InvalidPolicyError
-from streams.cli.show import counted, plain
+from streams.cli.show import plain
 from streams.importers.lines import LogFileError
 from streams.importers.summary import Unreadable
+from streams.insight.numbers import counted
 from streams.local.cluster import AlreadyRunningError
 from streams.local.folder import NoDataFolderError
 

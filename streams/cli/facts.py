@@ -1,8 +1,11 @@
-"""What people want to know about tasks, from what `tasks` says."""
+"""What people want to know about tasks, whether the topics say it or the view."""
+
+import enum
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from schemas.envelope import rfc3339
+from schemas.envelope import Envelope, rfc3339
 from schemas.fields import (
     Complexity,
     Importance,
@@ -19,6 +22,25 @@ from streams.budget.decide import unenforced_reason
 from streams.cli.reading import LedgerView, Seen
 
 ENDED = "ended"
+
+
+class From(enum.StrEnum):
+    """Where an answer comes from."""
+
+    VIEW = "view"
+    TOPICS = "topics"
+
+
+class AnsweredFrom(Struct, frozen=True, kw_only=True, rename={"part": "from"}):
+    """Where an answer comes from, and how old it is.
+
+    Everything that was written `age_ms` ago is in it; topics are read to their end, so that it is 0.
+    `why`: the topics, and not the view; None where the view has answered.
+    """
+
+    part: From
+    age_ms: int
+    why: str | None = None
 
 
 class TaskRow(Struct, frozen=True, kw_only=True):
@@ -46,6 +68,7 @@ class TasksAnswer(Struct, frozen=True):
     open_count: int
     ended_count: int
     modes: dict[int, Mode]
+    source: AnsweredFrom | None = None
 
 
 class PhaseFacts(Struct, frozen=True):
@@ -86,6 +109,7 @@ class TaskAnswer(Struct, frozen=True, kw_only=True):
     phases: dict[str, PhaseFacts]
     decisions: list[Decision]
     breaches: list[Breach]
+    source: AnsweredFrom | None = None
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -98,6 +122,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     open_phase: str | None
     limits_version: int
     cells: list[CellState]
+    justification: str | None
+    justification_approved: bool | None
 
 
 def standing(state: TaskStateData) -> Standing:
@@ -110,6 +136,8 @@ def standing(state: TaskStateData) -> Standing:
         open_phase=state.open_phase,
         limits_version=state.limits_version,
         cells=state.cells,
+        justification=state.justification,
+        justification_approved=state.justification_approved,
     )
 
 
@@ -134,11 +162,16 @@ def reason_now(
     return unenforced_reason(mode, mode_by, state.importance, is_ended=state.status == ENDED)
 
 
-def task_row(view: LedgerView, seen: Seen) -> TaskRow:
-    """Return a task's line."""
+def task_row(seen: Seen, partition: PartitionStateData | None) -> TaskRow:
+    """Return a task's line.
+
+    Args:
+        seen: the task.
+        partition: the state of its partition; None where it has none.
+    """
     state = seen.state
     tokens = task_cell(state.cells, Metric.TOKENS)
-    reason = reason_now(state, view.partitions.get(seen.partition))
+    reason = reason_now(state, partition)
     return TaskRow(
         task_id=state.task_id,
         partition=seen.partition,
@@ -156,22 +189,42 @@ def task_row(view: LedgerView, seen: Seen) -> TaskRow:
     )
 
 
-def tasks_answer(view: LedgerView, *, ended_too: bool) -> TasksAnswer:
-    """Return the tasks, those with the highest share of their limit first."""
-    rows = [task_row(view, seen) for seen in view.tasks.values()]
-    open_rows = [row for row in rows if row.status != ENDED]
-    shown = rows if ended_too else open_rows
-    shown.sort(key=lambda row: (-(row.share or 0), row.task_id))
-    modes = {partition: state.mode for partition, state in sorted(view.partitions.items())}
-    return TasksAnswer(shown, len(open_rows), len(rows) - len(open_rows), modes)
+def tasks_answer(view: LedgerView, *, ended_too: bool, most: int | None = None) -> TasksAnswer:
+    """Return the tasks, those with the highest share of their limit first; at most `most`."""
+    open_count = sum(seen.state.status != ENDED for seen in view.tasks.values())
+    ended_count = len(view.tasks) - open_count
+    rows = task_rows(view.tasks.values(), view.partitions, ended_too=ended_too)
+    return TasksAnswer(rows[:most], open_count, ended_count, modes_of(view.partitions))
+
+
+def task_rows(
+    tasks: Iterable[Seen], partitions: Mapping[int, PartitionStateData], *, ended_too: bool
+) -> list[TaskRow]:
+    """Return the tasks' lines, the highest share of its limit first."""
+    rows = [
+        task_row(seen, partitions.get(seen.partition))
+        for seen in tasks
+        if ended_too or seen.state.status != ENDED
+    ]
+    return sorted(rows, key=lambda row: (-(row.share or 0), row.task_id))
+
+
+def modes_of(partitions: Mapping[int, PartitionStateData]) -> dict[int, Mode]:
+    """Return the mode of each partition."""
+    return {partition: state.mode for partition, state in sorted(partitions.items())}
 
 
 def task_answer(
-    view: LedgerView, seen: Seen, decisions: list[Decision], breaches: list[Breach]
+    seen: Seen,
+    partition: PartitionStateData | None,
+    *,
+    children: Iterable[str],
+    decisions: Iterable[Envelope[Decision]],
+    breaches: Iterable[Envelope[Breach]],
 ) -> TaskAnswer:
     """Return everything about one task."""
     state = seen.state
-    reason = reason_now(state, view.partitions.get(seen.partition))
+    reason = reason_now(state, partition)
     return TaskAnswer(
         task_id=state.task_id,
         partition=seen.partition,
@@ -189,11 +242,7 @@ def task_answer(
         team=state.team,
         labels=state.labels,
         parent_task_id=state.parent_task_id,
-        children=sorted(
-            each.state.task_id
-            for each in view.tasks.values()
-            if each.state.parent_task_id == state.task_id
-        ),
+        children=sorted(children),
         open_phase=state.open_phase,
         started=rfc3339(state.started_ms),
         last=rfc3339(state.last_ms),
@@ -205,6 +254,6 @@ def task_answer(
         phases={
             name: PhaseFacts(phase.attempts, phase.counters) for name, phase in state.phases.items()
         },
-        decisions=decisions,
-        breaches=breaches,
+        decisions=[each.data for each in decisions],
+        breaches=[each.data for each in breaches],
     )

@@ -1,4 +1,4 @@
-"""Tasks and decisions as they come: what `watch` and `demo` look at."""
+"""Tasks, decisions and alerts as they come in the topics: what `watch` and `demo` look at."""
 
 import asyncio
 import contextlib
@@ -8,13 +8,15 @@ from typing import Any
 import aiokafka
 import aiokafka.errors
 import msgspec
-from msgspec import Struct
 
 from schemas.errors import UnavailableError
 from schemas.fields import Verdict
-from schemas.outputs import Decision
+from schemas.refusal import UNREADABLE
 from schemas.topics import Topic
-from streams.cli.reading import LedgerView, Log, decode_decision
+from streams.cli.edges import Edges
+from streams.cli.live import Told
+from streams.cli.reading import LedgerView, Log, alert_in, decode_decision
+from streams.kafka.ports import RawRecord
 from streams.kafka.settings import Settings
 
 POLL_MS = 200
@@ -23,19 +25,17 @@ DECISIONS_READ_BACK = 20  # of each partition
 STOP_WITHIN_S = 3.0
 
 
-class Told(Struct, frozen=True):
-    """A decision, and when it was made by the partition's clock."""
-
-    time: str
-    decision: Decision
-
-
 class Followed:
-    """What was seen so far. `changed` is set whenever there is more."""
+    """What was seen so far. `changed` is set whenever there is more.
 
-    def __init__(self) -> None:
+    Args:
+        feed_length: how many decisions are kept; None for all, where somebody takes them away.
+    """
+
+    def __init__(self, feed_length: int | None = FEED_LENGTH) -> None:
         self.view = LedgerView()
-        self.feed: deque[Told] = deque(maxlen=FEED_LENGTH)
+        self.edges = Edges()
+        self.feed: deque[Told] = deque(maxlen=feed_length)
         self.decisions: dict[Verdict, int] = {}
         self.changed = asyncio.Event()
 
@@ -60,18 +60,25 @@ class Followed:
             verdict = envelope.data.verdict
             self.decisions[verdict] = self.decisions.get(verdict, 0) + 1
 
+    def take_alert(self, record: RawRecord) -> None:
+        """Remember an edge; what cannot be read is none."""
+        with contextlib.suppress(*UNREADABLE):
+            self.edges.take(*alert_in(record))
+
 
 async def follow(settings: Settings, log: Log, followed: Followed) -> None:
-    """Keep `followed` up to date until cancelled: all of `tasks`, and the latest decisions.
+    """Keep `followed` up to date until cancelled: all of `tasks` and `alerts`, the latest decisions.
 
     Raises:
         UnavailableError: Kafka does not answer.
     """
     consumer: Any = aiokafka.AIOKafkaConsumer(**settings.consumer_kwargs("follow"))
     tasks, decisions = settings.topic(Topic.TASKS), settings.topic(Topic.DECISIONS)
+    alerts = aiokafka.TopicPartition(settings.topic(Topic.ALERTS), 0)
     try:
         consumer.assign(
-            [
+            [alerts]
+            + [
                 aiokafka.TopicPartition(topic, partition)
                 for topic in (tasks, decisions)
                 for partition in log.partitions
@@ -89,6 +96,8 @@ async def follow(settings: Settings, log: Log, followed: Followed) -> None:
                 for record in records:
                     if tp.topic == tasks:
                         followed.view.take(tp.partition, record)
+                    elif tp == alerts:
+                        followed.take_alert(record)
                     else:
                         followed.take_decision(record.value)
             if found:

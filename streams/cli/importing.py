@@ -19,9 +19,10 @@ from streams.cli.place import kafka_of
 from streams.cli.progress import progress
 from streams.cli.publishing import publisher
 from streams.cli.reading import opened
-from streams.cli.show import counted, print_json
+from streams.cli.show import print_json
 from streams.importers.base import Import, import_events, importer_names
 from streams.importers.summary import ImportSummary
+from streams.insight.numbers import counted
 from streams.local.private import FILE_MODE
 
 # Between two events the loop has to run now and then, or nothing is sent meanwhile.

@@ -1,7 +1,7 @@
 """Dead letters as people name, list and read them.
 
-A letter's number is the place of the record that was refused, `PARTITION:OFFSET` of `events`: it
-never changes, and whoever pastes it names both.
+A letter's number is the place of the record that was refused, `PARTITION:OFFSET` of `events`, or with
+the topic before it, of what an agent reads: it never changes, and whoever pastes it names both.
 """
 
 import heapq
@@ -19,7 +19,8 @@ from streams.cli.exits import AnswerIsNoError
 from streams.cli.reading import Log
 
 NUMBER_ALLOWED = (
-    "PARTITION:OFFSET of the refused record, such as 0:42, as `stoploss dead-letters` lists it"
+    "PARTITION:OFFSET of the refused record, such as 0:42 or executions/0:42, "
+    "as `stoploss dead-letters` lists it"
 )
 DIGITS_MAX = 18  # of 63 bits
 # A letter has the ledger's clock as its append time, and the broker's in it: so far they may differ.
@@ -27,13 +28,20 @@ CLOCKS_APART_MS = 3_600_000
 
 
 class LetterNumber(Struct, frozen=True, order=True):
-    """The place of a refused record in `events`."""
+    """The place of a refused record: in `events`, or in what an agent reads."""
 
     partition: int
     offset: int
+    topic: str = Topic.EVENTS.value
 
     def __str__(self) -> str:
-        return f"{self.partition}:{self.offset}"
+        place = f"{self.partition}:{self.offset}"
+        return place if self.is_event else f"{self.topic}/{place}"
+
+    @property
+    def is_event(self) -> bool:
+        """Whether the ledger has refused it, not an agent."""
+        return self.topic == Topic.EVENTS
 
 
 class Letter(Struct, frozen=True):
@@ -128,11 +136,15 @@ def letter_number(text: str) -> LetterNumber:
     Raises:
         InvalidFieldError: it is none.
     """
-    partition, _, offset = text.partition(":")
+    topic, has_topic, place = text.rpartition("/")
+    partition, _, offset = place.partition(":")
     parts = (partition, offset)
-    if not all(part.isascii() and part.isdigit() and len(part) <= DIGITS_MAX for part in parts):
+    are_numbers = all(
+        part.isascii() and part.isdigit() and len(part) <= DIGITS_MAX for part in parts
+    )
+    if not are_numbers or (has_topic and not topic):
         raise InvalidFieldError("N", text, NUMBER_ALLOWED)
-    return LetterNumber(int(partition), int(offset))
+    return LetterNumber(int(partition), int(offset), topic or Topic.EVENTS.value)
 
 
 async def matching(log: Log, which: LetterFilter) -> AsyncIterator[Letter]:
@@ -144,8 +156,13 @@ async def matching(log: Log, which: LetterFilter) -> AsyncIterator[Letter]:
             first = await reader.offset_since(which.since_ms - CLOCKS_APART_MS)
         async for record, envelope in log.letters(partition, first):
             if which.takes(envelope):
-                number = LetterNumber(partition, envelope.data.input.offset)
-                yield Letter(number, record.key, envelope)
+                yield Letter(_number(log, envelope.data), record.key, envelope)
+
+
+def _number(log: Log, data: DeadLetter) -> LetterNumber:
+    place = data.input
+    topic = place.topic.removeprefix(log.settings.topic_prefix)
+    return LetterNumber(place.partition, place.offset, topic)
 
 
 async def list_letters(log: Log, which: LetterFilter, limit: int) -> LettersAnswer:
@@ -168,7 +185,7 @@ async def find_letter(log: Log, number: LetterNumber) -> Letter:
     """
     if number.partition in log.partitions:
         async for record, envelope in log.letters(number.partition):
-            if envelope.data.input.offset == number.offset:
+            if _number(log, envelope.data) == number:
                 return Letter(number, record.key, envelope)
     raise UnknownLetterError(number)
 

@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from streams.cli import (
+    alerts,
+    auditing,
     dead_letters,
     demo,
     doctor,
@@ -20,10 +22,12 @@ from streams.cli import (
     operators,
     policies,
     replaying,
+    reports,
     running,
     tasks,
     topics,
     verifying,
+    watching,
 )
 from streams.cli.exits import run
 
@@ -60,15 +64,21 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("demo", demo.demo, "Play recorded sessions, and watch what is decided."),
     ("up", running.up, "Run everything on this machine until Ctrl-C."),
     ("ledger", running.ledger, "Run the ledger, for production."),
+    ("agents", running.agents, "Run the agents over what the ledger writes."),
+    ("view", running.view, "Run the view in Redis, for production."),
     ("import", importing.import_logs, "Turn the logs of coding agents into events."),
     ("replay", replaying.replay, "Judge history offline: what would have been blocked?"),
     ("tasks", tasks.tasks, "List tasks, the nearest to its limit first."),
     ("task", tasks.task, "Show all about one task."),
-    ("watch", tasks.watch, "Show tasks and decisions as they change."),
+    ("report", reports.report, "Show how a task went, three lines first."),
+    ("watch", watching.watch, "Show tasks, decisions and alerts as they change."),
+    ("alerts", alerts.alerts, "List the alerts that fire."),
+    ("audit", auditing.audit, "Show who changed what, when and why."),
     ("grant", operators.grant, "Raise the limits of a task."),
     ("mode", operators.mode, "Say who is really held."),
     ("reclassify", operators.reclassify, "Change a task's complexity or importance."),
     ("explain", operators.explain, "Answer a review or block in writing."),
+    ("justify", operators.justify, "Review why a task is critical."),
     ("recover", operators.recover, "Mend a stuck task, or a torn record."),
     ("verify", verifying.verify, "Fold again, and compare what the ledger wrote."),
     ("doctor", doctor.doctor, "Look for what is wrong."),

@@ -9,23 +9,25 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from schemas.audit import Audit
 from schemas.decode import Refusal, decode_event
-from schemas.envelope import rfc3339
+from schemas.envelope import Envelope, rfc3339
 from schemas.errors import InvalidFieldError, UnavailableError
 from schemas.events import partition_subject
 from schemas.fields import NAME_LENGTH_MAX, Mode, Verdict
 from schemas.outputs import DeadLetterDetail, Decision, PolicyRef
-from schemas.state import TaskStateData
+from schemas.state import PartitionStateData, TaskStateData
 from schemas.topics import Topic
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.facts import Standing, standing
 from streams.cli.options import user
 from streams.cli.reading import LedgerView, Log, Seen, decode_decision
+from streams.insight.audit_trail import TYPE as AUDIT_TYPE
 from streams.kafka.ports import Record
 from streams.kafka.together import write_together
 
@@ -34,6 +36,10 @@ WITHOUT_LEDGER_S = 3.0
 POLL_S = 0.1
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+# Says what an operator did, given what holds before.
+Noted = Callable[[LedgerView], Audit]
 
 
 class Refused(Struct, frozen=True, omit_defaults=True):
@@ -113,7 +119,12 @@ def find_task(view: LedgerView, task_id: str) -> Seen:
 
 
 async def operate_on_task(
-    log: Log, task_id: str, kind: str, data: Struct, timeout_s: float
+    log: Log,
+    task_id: str,
+    kind: str,
+    data: Struct,
+    timeout_s: float,
+    check: Callable[[TaskStateData], None] = lambda _: None,
 ) -> TaskOutcome:
     """Write an event about a task that the ledger knows; return what it did.
 
@@ -123,6 +134,7 @@ async def operate_on_task(
         kind: its CloudEvents type.
         data: of the event.
         timeout_s: how long the ledger may take.
+        check: raises where the task, as it is, is none to write this event for.
 
     Raises:
         UnknownTaskError: the ledger knows no such task.
@@ -131,6 +143,7 @@ async def operate_on_task(
     """
     view = await log.ledger_view()
     seen = find_task(view, task_id)
+    check(seen.state)
     root = _root(view, seen.state)
     record = operator_record(log, kind, task_id, root, seen.partition, data)
     watches = await watch_outputs(log, [seen.partition])
@@ -148,24 +161,47 @@ async def operate_on_task(
     )
 
 
-async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) -> AllOutcome:
-    """Write an event to every partition in one transaction; return what it did in each.
+async def operate_on_all(
+    log: Log, kind: str, data: Struct, timeout_s: float, noted: Noted
+) -> AllOutcome:
+    """Write an event to every partition, and its entry in `audit`, in one transaction.
+
+    Args:
+        log: all topics.
+        kind: its CloudEvents type.
+        data: of the event.
+        timeout_s: how long the ledgers may take.
+        noted: the entry, given what holds before; nothing is known of that without a ledger.
+
+    Returns:
+        What it did in each partition.
 
     Raises:
         RefusedEventError: a ledger refused the event.
         UnavailableError: Kafka or a ledger does not answer in time.
     """
     partitions = list(log.partitions)
+    # Without a ledger nobody has decided yet what holds, and nothing should delay what we write.
+    before = LedgerView()
     # A ledger that has just begun appends the built-in policy: it would come after what we write.
     if set(await log.heartbeats()) >= set(partitions):
-        await until_started(log, timeout_s)
-    view = LedgerView()
+        before = await until_started(log, timeout_s)
+    operation, view = secrets.token_hex(16), LedgerView()
     records = [
-        operator_record(log, kind, partition_subject(each), partition_subject(each), each, data)
+        operator_record(
+            log,
+            kind,
+            partition_subject(each),
+            partition_subject(each),
+            each,
+            data,
+            event_id=f"{operation}-{each}",
+        )
         for each in partitions
     ]
     watches = await watch_outputs(log, partitions)
-    written = await _write(log, records, timeout_s)
+    entry = _audit_record(log, operation, noted(before))
+    *written, _ = await _write(log, [*records, entry], timeout_s)
     await until_folded(log, view, watches, written, timeout_s)
     await raise_if_refused(log, watches, written)
     outcomes = []
@@ -186,16 +222,20 @@ async def operate_on_all(log: Log, kind: str, data: Struct, timeout_s: float) ->
     return AllOutcome(event=kind, partitions=outcomes)
 
 
-async def until_started(log: Log, within_s: float) -> None:
+async def until_started(log: Log, within_s: float) -> LedgerView:
     """Wait until the ledger has a policy in every partition, as it has soon after its first start.
+
+    Returns:
+        What `tasks` says then.
 
     Raises:
         UnavailableError: that takes too long.
     """
     try:
         async with asyncio.timeout(within_s):
-            while not _has_policies(await log.ledger_view(), log.partitions):  # noqa: ASYNC110 - Kafka's, not ours
+            while not _has_policies(view := await log.ledger_view(), log.partitions):  # noqa: ASYNC110 - Kafka's, not ours
                 await asyncio.sleep(POLL_S)
+            return view
     except TimeoutError:
         raise UnavailableError(f"the ledger has not started within {within_s:g} s") from None
 
@@ -241,9 +281,18 @@ def _root(view: LedgerView, state: TaskStateData) -> str:
 
 
 def operator_record(
-    log: Log, kind: str, subject: str, root: str, partition: int, data: Struct
+    log: Log,
+    kind: str,
+    subject: str,
+    root: str,
+    partition: int,
+    data: Struct,
+    *,
+    event_id: str | None = None,
 ) -> Record:
     """Return an operator's event as a record of `events`, keyed by the root task's id.
+
+    Its id is one by chance where none is given.
 
     Raises:
         InvalidFieldError: an option does not fit the contract.
@@ -251,11 +300,11 @@ def operator_record(
     source = f"stoploss-cli/{user()}@{secrets.token_hex(4)}"[-NAME_LENGTH_MAX:]
     event = {
         "specversion": "1.0",
-        "id": secrets.token_hex(16),
+        "id": event_id or secrets.token_hex(16),
         "source": source,
         "type": kind,
         "subject": subject,
-        "time": rfc3339(time.time_ns() // 1_000_000),
+        "time": _now(),
         "data": _present(data),
     }
     if root != subject:
@@ -267,6 +316,33 @@ def operator_record(
         field = detail.field.removeprefix("data.")
         raise InvalidFieldError(f"--{field}", detail.value, detail.allowed)
     return Record(log.settings.topic(Topic.EVENTS), partition, root.encode(), value)
+
+
+def _audit_record(log: Log, operation: str, entry: Audit) -> Record:
+    """Return an entry as a record of `audit`; its id follows from that of the events it is about."""
+    envelope = Envelope(
+        id=f"audit-{operation}",
+        source=f"stoploss-cli/{user()}"[-NAME_LENGTH_MAX:],
+        type=AUDIT_TYPE,
+        subject=entry.subject,
+        time=_now(),
+        data=entry,
+    )
+    topic = log.settings.topic(Topic.AUDIT)
+    return Record(topic, 0, entry.subject.encode(), _ENCODER.encode(envelope))
+
+
+def held_before(view: LedgerView, **values: Callable[[PartitionStateData], str]) -> dict[str, str]:
+    """Return what holds in the partitions, by name; where they differ, each value once."""
+    found = {
+        name: ", ".join(sorted({value(state) for state in view.partitions.values()} - {""}))
+        for name, value in values.items()
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _now() -> str:
+    return rfc3339(time.time_ns() // 1_000_000)
 
 
 def _present(data: Struct) -> dict[str, object]:
@@ -345,7 +421,7 @@ async def raise_if_refused(log: Log, watches: Sequence[Watch], written: Sequence
     """
     for watch, at in zip(watches, written, strict=True):
         await until_visible(log, Topic.DEAD_LETTERS, watch.partition)
-        for letter in await log.dead_letters(watch.partition, first=watch.dead_letters):
+        for letter in await log.refused_events(watch.partition, watch.dead_letters):
             if letter.input.offset == at.offset:
                 raise RefusedEventError(Refused(letter.reason, letter.detail), at)
 

@@ -1,7 +1,13 @@
-"""What operators say: `grant`, `mode`, `reclassify`, `explain`, `recover`; each names who and why."""
+"""What operators say: `grant`, `mode`, `reclassify`, `explain`, `justify`, `recover`.
+
+Each names who and why. What is said about one task the ledger publishes, and what is said to all of
+them goes to `audit` together with the events.
+"""
 
 import asyncio
+import enum
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +17,12 @@ import typer
 from msgspec import Struct
 from rich.text import Text
 
+from schemas.audit import Action, Audit
 from schemas.errors import InvalidFieldError
 from schemas.events import (
     AllGrantedData,
     CellLimits,
+    JustificationReviewedData,
     ModeSetData,
     TaskExplainedData,
     TaskGrantedData,
@@ -22,8 +30,16 @@ from schemas.events import (
     TaskRecoveredData,
 )
 from schemas.fields import Complexity, Importance, Metric, Mode, RecoverAction
-from streams.cli.facts import cell_share, task_cell
-from streams.cli.operating import AllOutcome, TaskOutcome, operate_on_all, operate_on_task
+from schemas.state import TaskStateData
+from streams.cli.exits import AnswerIsNoError
+from streams.cli.facts import Standing, cell_share, task_cell
+from streams.cli.operating import (
+    AllOutcome,
+    TaskOutcome,
+    held_before,
+    operate_on_all,
+    operate_on_task,
+)
 from streams.cli.options import (
     DEFAULT_DIR,
     TIMEOUT_S,
@@ -37,21 +53,13 @@ from streams.cli.options import (
 )
 from streams.cli.place import kafka_of
 from streams.cli.progress import progress
-from streams.cli.reading import Log
+from streams.cli.reading import LedgerView, Log
 from streams.cli.recovering import RebuildOutcome, rebuild_record
 from streams.cli.shot import ask
-from streams.cli.show import (
-    all_partitions,
-    amount,
-    console,
-    metric_name,
-    percent,
-    plain,
-    print_json,
-    verdict_text,
-)
+from streams.cli.show import all_partitions, console, plain, print_json, verdict_text
 from streams.cli.tables import decision_message
 from streams.cli.values import choice, whole
+from streams.insight.numbers import amount, metric_name, percent
 
 MULTIPLIER_MAX = 10
 LIMIT_ALLOWED = (
@@ -111,8 +119,17 @@ def grant(
             raise InvalidFieldError("--limit", limit, "--multiplier with --all")
         data = AllGrantedData(by=named(by), reason=reason, multiplier=factor)
 
+        def noted(_: LedgerView) -> Audit:
+            return Audit(
+                subject="grant",
+                action=Action.ALL_GRANTED,
+                by=data.by,
+                reason=reason,
+                after={"multiplier": f"{factor:f}"},
+            )
+
         async def for_all(log: Log) -> AllOutcome:
-            return await operate_on_all(log, "stoploss.all.granted", data, timeout_s)
+            return await operate_on_all(log, "stoploss.all.granted", data, timeout_s, noted)
 
         _show_all(ask(folder, timeout_s, for_all), "granted to every open task", as_json=as_json)
         return
@@ -145,8 +162,18 @@ def mode(
     """
     data = ModeSetData(mode=mode, by=named(by), reason=reason)
 
+    def noted(before: LedgerView) -> Audit:
+        return Audit(
+            subject="mode",
+            action=Action.MODE_SET,
+            by=data.by,
+            reason=reason,
+            before=held_before(before, mode=lambda state: state.mode.value),
+            after={"mode": mode.value},
+        )
+
     async def question(log: Log) -> AllOutcome:
-        return await operate_on_all(log, "stoploss.mode.set", data, timeout_s)
+        return await operate_on_all(log, "stoploss.mode.set", data, timeout_s, noted)
 
     _show_all(ask(folder, timeout_s, question), f"mode {mode.value}", as_json=as_json)
 
@@ -192,6 +219,71 @@ def explain(
     """
     data = TaskExplainedData(by=named(by), text=text, phase=phase)
     _on_task(task_id, "stoploss.task.explained", data, folder, timeout_s, as_json=as_json)
+
+
+class Review(enum.StrEnum):
+    """What somebody says of a justification."""
+
+    APPROVE = "approve"
+    REFUSE = "refuse"
+
+
+class NotCriticalError(AnswerIsNoError):
+    """Only what is critical has to be justified."""
+
+    def __init__(self, task_id: str, importance: Importance) -> None:
+        super().__init__(
+            f"TASK: {task_id!r:.220} is of importance {importance.value}, and only critical is "
+            "reviewed; nothing was written"
+        )
+
+
+def justify(
+    task_id: TaskArgument,
+    review: Annotated[
+        Review,
+        typer.Argument(
+            metavar="approve|refuse",
+            parser=choice("ANSWER", Review),
+            help="Whether it is critical for a good reason; refused, it is budgeted as high.",
+        ),
+    ],
+    *,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why; the justification where nobody has given one."),
+    ] = None,
+    by: By = None,
+    folder: Dir = DEFAULT_DIR,
+    timeout_s: TimeoutS = TIMEOUT_S,
+    as_json: Json = False,
+) -> None:
+    """Review why a task is critical; its limits follow.
+
+    An alert asks for it where nobody has done so within a day. The task shows its justification:
+    stoploss task TASK.
+
+    Example: stoploss justify TASK-17 refuse --reason "nobody has lost data" --by ann
+    """
+    approved = review is Review.APPROVE
+    data = JustificationReviewedData(by=named(by), approved=approved, reason=reason)
+
+    def check(state: TaskStateData) -> None:
+        if state.importance is not Importance.CRITICAL:
+            raise NotCriticalError(task_id, state.importance)
+        if approved and state.justification is None and not (reason or "").strip():
+            allowed = "why it is critical: nobody has said so yet"
+            raise InvalidFieldError("--reason", reason, allowed)
+
+    _on_task(
+        task_id,
+        "stoploss.justification.reviewed",
+        data,
+        folder,
+        timeout_s,
+        as_json=as_json,
+        check=check,
+    )
 
 
 def recover(
@@ -300,10 +392,17 @@ def _rebuild(
 
 
 def _on_task(
-    task_id: str, kind: str, data: Struct, folder: Path, timeout_s: float, *, as_json: bool
+    task_id: str,
+    kind: str,
+    data: Struct,
+    folder: Path,
+    timeout_s: float,
+    *,
+    as_json: bool,
+    check: Callable[[TaskStateData], None] = lambda _: None,
 ) -> None:
     async def question(log: Log) -> TaskOutcome:
-        return await operate_on_task(log, task_id, kind, data, timeout_s)
+        return await operate_on_task(log, task_id, kind, data, timeout_s, check)
 
     outcome = ask(folder, timeout_s, question)
     if as_json:
@@ -327,6 +426,7 @@ def _show_task(outcome: TaskOutcome) -> None:
     for name, was, now in (
         ("complexity", before.complexity.value, after.complexity.value),
         ("importance", before.importance.value, after.importance.value),
+        ("justification", _justification(before), _justification(after)),
         ("open phase", before.open_phase or "none", after.open_phase or "none"),
     ):
         if was != now:
@@ -342,6 +442,15 @@ def _show_task(outcome: TaskOutcome) -> None:
     for decision in outcome.decisions:
         held = "holds" if decision.enforced else f"not enforced: {decision.unenforced_reason}"
         out.print(f"  decision {decision.number}: {decision_message(decision)} [{held}]")
+
+
+def _justification(stands: Standing) -> str:
+    if stands.importance is not Importance.CRITICAL:
+        return "not needed"
+    if stands.justification is None:
+        return "none"
+    answers = {None: "not reviewed", True: "approved", False: "refused"}
+    return f"{answers[stands.justification_approved]} ({plain(stands.justification)})"
 
 
 def _show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:

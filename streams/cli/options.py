@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from schemas.fields import NAME_LENGTH_MAX
-from streams.cli.values import number
+from streams.cli.facts import From
+from streams.cli.values import choice, number
 
 DEFAULT_DIR = Path(".stoploss")
 TIMEOUT_S = 10.0
@@ -28,6 +29,15 @@ TimeoutS = Annotated[
         metavar="SECONDS",
         parser=number("--timeout", at_least=0.1, at_most=3600),
         help="How long to wait for Kafka, and for the ledger.",
+    ),
+]
+FromPart = Annotated[
+    From | None,
+    typer.Option(
+        "--from",
+        metavar="view|topics",
+        parser=choice("--from", From),
+        help="Where to look; the view, and the topics where it cannot be asked, if left out.",
     ),
 ]
 By = Annotated[

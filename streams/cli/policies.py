@@ -9,6 +9,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
+from schemas.audit import Action, Audit
 from schemas.errors import InvalidFileError
 from schemas.events import PolicySetData
 from schemas.outputs import PolicyRef
@@ -20,9 +21,9 @@ from streams.budget.policy import (
     policy_json,
 )
 from streams.cli.exits import AnswerIsNoError
-from streams.cli.operating import AllOutcome, operate_on_all
+from streams.cli.operating import AllOutcome, held_before, operate_on_all
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, By, Dir, Json, TimeoutS, named
-from streams.cli.reading import Log
+from streams.cli.reading import LedgerView, Log
 from streams.cli.shot import ask
 from streams.cli.show import all_partitions, print_json
 
@@ -100,11 +101,10 @@ def apply(
 
     Example: stoploss policy apply policy.toml --by ann
     """
-    policy = policy_of_file(file)
-    data = policy_data(policy, named(by))
+    policy, who = policy_of_file(file), named(by)
 
     async def question(log: Log) -> AllOutcome:
-        return await operate_on_all(log, "stoploss.policy.set", data, timeout_s)
+        return await set_policy(log, policy, who, timeout_s)
 
     outcome = ask(folder, timeout_s, question)
     if as_json:
@@ -181,11 +181,31 @@ def policy_of_file(file: Path, field: str = "FILE") -> Policy:
     return policy_from_toml(text, str(file))
 
 
-def policy_data(policy: Policy, by: str) -> PolicySetData:
-    """Return the event's data that makes `policy` the running one."""
-    return PolicySetData(
+async def set_policy(log: Log, policy: Policy, by: str, timeout_s: float) -> AllOutcome:
+    """Make `policy` the running one, in every partition; `audit` has it whole.
+
+    Raises:
+        StoplossError: as `operate_on_all`.
+    """
+    data = PolicySetData(
         policy=msgspec.Raw(policy_json(policy)), version=policy.version, hash=policy.hash, by=by
     )
+
+    def noted(before: LedgerView) -> Audit:
+        return Audit(
+            subject="policy",
+            action=Action.POLICY_SET,
+            by=by,
+            before=held_before(
+                before,
+                version=lambda state: "" if state.policy is None else state.policy.version,
+                hash=lambda state: "" if state.policy is None else state.policy.hash,
+            ),
+            after={"version": policy.version, "hash": policy.hash},
+            policy=policy.document,
+        )
+
+    return await operate_on_all(log, "stoploss.policy.set", data, timeout_s, noted)
 
 
 def toml(document: dict[str, Any], path: tuple[str, ...] = ()) -> str:

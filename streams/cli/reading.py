@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from schemas.alerts import Alert
+from schemas.audit import Audit
 from schemas.envelope import Envelope
 from schemas.errors import UnavailableError
 from schemas.events import PARTITION_PREFIX
 from schemas.outputs import Breach, DeadLetter, Decision, Heartbeat
+from schemas.refusal import UNREADABLE
 from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
 from schemas.topics import BY_PARTITION, Topic
 from streams.kafka.ports import Chunk, RawRecord
@@ -26,6 +29,8 @@ HEARTBEATS_LOOKED_AT = 20
 PATIENCE_S = 5.0
 RETRY_EVERY_S = 0.05
 POLICY_KEY = "policy/"
+# What people look at.
+LOOKED_AT = (*sorted(BY_PARTITION), Topic.HEARTBEATS, Topic.ALERTS)
 
 Answer = TypeVar("Answer")
 
@@ -34,7 +39,9 @@ _PARTITION = msgspec.json.Decoder(Envelope[PartitionStateData])
 _POLICY = msgspec.json.Decoder(Envelope[PolicyStateData], float_hook=Decimal)
 _DECISION = msgspec.json.Decoder(Envelope[Decision])
 _BREACH = msgspec.json.Decoder(Envelope[Breach])
+_ALERT = msgspec.json.Decoder(Envelope[Alert])
 _HEARTBEAT = msgspec.json.Decoder(Envelope[Heartbeat])
+_AUDIT = msgspec.json.Decoder(Envelope[Audit])
 _DEAD_LETTER = msgspec.json.Decoder(Envelope[DeadLetter])
 
 
@@ -205,6 +212,16 @@ class Log:
             if record.key == key and record.value is not None:
                 yield record.value
 
+    async def audits(self, since_ms: int | None = None) -> AsyncIterator[Envelope[Audit]]:
+        """Yield the entries of `audit`, of some time on; what cannot be read is left out."""
+        first = None
+        if since_ms is not None:
+            first = await self.reader(Topic.AUDIT, 0).offset_since(since_ms)
+        async for record in self.records(Topic.AUDIT, 0, first):
+            if record.value is not None:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    yield _AUDIT.decode(record.value)
+
     async def heartbeats(self) -> dict[int, Beat]:
         """Return the last heartbeat of each partition that had one lately."""
         reader = self.reader(Topic.HEARTBEATS, 0)
@@ -218,13 +235,25 @@ class Log:
                     beats[partition] = Beat(record.timestamp, data)
         return beats
 
-    async def dead_letters(
-        self, partition: int, *, first: int | None = None, since_ms: int | None = None
-    ) -> list[DeadLetter]:
-        """Return the dead letters of a partition from an offset or a time on."""
-        if since_ms is not None:
-            first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
+    async def alerts(self) -> AsyncIterator[tuple[str, Envelope[Alert] | None]]:
+        """Yield key and edge of each record of `alerts`; None deletes the key."""
+        async for record in self.records(Topic.ALERTS, 0):
+            with contextlib.suppress(*UNREADABLE):
+                yield alert_in(record)
+
+    async def dead_letters(self, partition: int, *, since_ms: int) -> list[DeadLetter]:
+        """Return the dead letters of a partition from a time on, the agents' among them."""
+        first = await self.reader(Topic.DEAD_LETTERS, partition).offset_since(since_ms)
         return [letter.data async for _, letter in self.letters(partition, first)]
+
+    async def refused_events(self, partition: int, first: int) -> list[DeadLetter]:
+        """Return the dead letters about `events`, from an offset on."""
+        events = self.settings.topic(Topic.EVENTS)
+        return [
+            letter.data
+            async for _, letter in self.letters(partition, first)
+            if letter.data.input.topic == events
+        ]
 
     async def letters(
         self, partition: int, first: int | None = None
@@ -238,17 +267,27 @@ class Log:
 
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, topics: Sequence[Topic] = ()) -> AsyncIterator[Log]:
-    """Connect to `topics`, by default all that the ledger reads and writes.
+    """Connect to `topics`, by default all that the ledger reads and writes, and `audit`.
 
     Raises:
         UnavailableError: no broker answers, or a topic is missing.
     """
-    wanted = topics or [*BY_PARTITION, Topic.HEARTBEATS]
+    wanted = topics or [*BY_PARTITION, Topic.HEARTBEATS, Topic.AUDIT]
     client = await start_client(settings, [settings.topic(topic) for topic in wanted], "cli")
     try:
         yield Log(settings, client)
     finally:
         await client.close()
+
+
+def alert_in(record: RawRecord) -> tuple[str, Envelope[Alert] | None]:
+    """Return key and edge of a record of `alerts`; None deletes the key.
+
+    Raises:
+        UNREADABLE: it is no alert.
+    """
+    value = record.value
+    return (record.key or b"").decode(), None if value is None else _ALERT.decode(value)
 
 
 def decode_decision(value: bytes) -> Envelope[Decision]:

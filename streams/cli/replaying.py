@@ -13,19 +13,10 @@ from streams.cli.exits import say, say_unreadable
 from streams.cli.options import Json
 from streams.cli.policies import policy_of_file
 from streams.cli.progress import progress
-from streams.cli.show import (
-    amount,
-    bar,
-    compact,
-    console,
-    counted,
-    percent,
-    print_json,
-    table,
-    verdict_text,
-)
+from streams.cli.show import bar, console, print_json, table, verdict_text
 from streams.cli.tables import shortened
 from streams.cli.values import choice
+from streams.insight.numbers import amount, compact, counted, percent
 from streams.replay.logs import read_events, source_names
 from streams.replay.offline import replay_log
 from streams.replay.result import ReplayedTask, ReplayResult

@@ -135,9 +135,12 @@ async def choose_edited(
 
     Raises:
         UnknownLetterError: the number is nobody's.
+        AnswerIsNoError: an agent has refused it, not the ledger.
         InvalidFieldError: the file holds no event that could be folded.
     """
     letter = await find_letter(log, number)
+    if not number.is_event:
+        raise AnswerIsNoError(f"{number}: {_obstacle(letter)}")
     event = decode_event(value)
     if isinstance(event, Refusal):
         detail = event.detail
@@ -188,7 +191,7 @@ async def _refused(log: Log, watches: Sequence[Watch]) -> dict[tuple[int, int], 
     found = {}
     for watch in watches:
         await until_visible(log, Topic.DEAD_LETTERS, watch.partition)
-        for letter in await log.dead_letters(watch.partition, first=watch.dead_letters):
+        for letter in await log.refused_events(watch.partition, watch.dead_letters):
             at = (watch.partition, letter.input.offset)
             found[at] = Refusal(letter.reason, letter.detail)
     return found
@@ -197,6 +200,11 @@ async def _refused(log: Log, watches: Sequence[Watch]) -> dict[tuple[int, int], 
 def _obstacle(letter: Letter) -> str | None:
     """Return why a letter cannot be sent as it is."""
     data = letter.data
+    if not letter.number.is_event:
+        return (
+            f"is not sent again: an agent has refused it in {letter.number.topic}, where its writer "
+            "would have to write it; what the ledger writes is made anew from events"
+        )
     if data.original_bytes is not None or data.headers_count is not None:
         return (
             "cannot be sent again: only the first part of it was kept; the whole stands in "

@@ -1,17 +1,23 @@
-"""`stoploss up` and `stoploss ledger`: what runs until it is told to stop."""
+"""`stoploss up`, `ledger`, `agents` and `view`: what runs until it is told to stop."""
 
 import asyncio
 import contextlib
 import logging
 import shlex
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
+from schemas.errors import InvalidFieldError
+from streams.agents import metrics as agents_metrics
+from streams.agents import supervisor as agents_supervisor
+from streams.agents.delivery import keeping as delivery
+from streams.agents.delivery.sinks import TABLE, Sink, load_sinks
+from streams.agents.registry import AGENTS
 from streams.cli.exits import Exit, say
 from streams.cli.options import DEFAULT_DIR, Dir, Json
 from streams.cli.place import Place, kafka_is_named, local_settings
@@ -24,6 +30,11 @@ from streams.ledger import supervisor
 from streams.ledger.metrics import start_metrics
 from streams.ledger.run import run_ledger
 from streams.local.cluster import LocalCluster
+from streams.view import metrics as view_metrics
+from streams.view.run import run_process as run_view_process
+from streams.view.run import run_view
+
+RUNS = (*AGENTS, delivery.NAME)
 
 
 class UpAnswer(msgspec.Struct, frozen=True):
@@ -40,7 +51,7 @@ def up(
     folder: Dir = DEFAULT_DIR,
     as_json: Json = False,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: Kafka, Redis, the topics and the ledger.
+    """Run everything on this machine until Ctrl-C: Kafka, Redis, topics, ledger, view and agents.
 
     The data stays in the folder. Other commands find it there. With STOPLOSS_BOOTSTRAP_SERVERS set,
     that Kafka is used and none is started.
@@ -72,9 +83,66 @@ def ledger(
     supervisor.main(load_settings(), workers)
 
 
+def agents(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]", help=f"Which: {', '.join(RUNS)}; all if left out."),
+    ] = None,
+) -> None:
+    """Run agents over what the ledger writes, each in a process of its own, until Ctrl-C.
+
+    While Kafka is away, or its topics are not there yet, they wait. One that ends is started again,
+    and so is one that stands still although records wait for it. Where stoploss.toml has tables
+    [sinks.NAME], delivery sends alerts and ends of tasks there.
+
+    Example: STOPLOSS_BOOTSTRAP_SERVERS=kafka:9092 stoploss agents baselines
+    """
+    logs_to_stderr()
+    for name in names or ():
+        if name not in RUNS:
+            raise InvalidFieldError("NAME", name, f"one of {', '.join(RUNS)}")
+    sinks = load_sinks() if not names or delivery.NAME in names else []
+    if not sinks and delivery.NAME in (names or ()):
+        raise InvalidFieldError(TABLE, None, "a table such as [sinks.oncall] in stoploss.toml")
+    wanted = [name for name in dict.fromkeys(names or AGENTS) if name != delivery.NAME]
+    raise typer.Exit(asyncio.run(_agents(load_settings(), wanted, sinks)))
+
+
+async def _agents(settings: Settings, names: list[str], sinks: list[Sink]) -> int:
+    stopped_by = Signals()
+    export = agents_metrics.start_metrics(settings)
+    try:
+        async with stopped_by.watched():
+            await agents_supervisor.supervise(
+                settings, names, stopped_by.event, export.metrics, sinks=sinks
+            )
+    finally:
+        export.close()
+    return stopped_by.exit_code
+
+
+def view(
+    *,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Delete what is in Redis and read the topics anew."),
+    ] = False,
+) -> None:
+    """Run the view for production: it keeps in Redis what people look at.
+
+    Where Kafka and Redis are stands in STOPLOSS_BOOTSTRAP_SERVERS and STOPLOSS_REDIS_URL, or in
+    stoploss.toml; while one of them is away the view waits. Losing Redis loses nothing.
+
+    Example: STOPLOSS_REDIS_URL=redis://redis:6379/0 stoploss view
+    """
+    logs_to_stderr()
+    run_view_process(load_settings(), rebuild=rebuild)
+
+
 async def _up(folder: Path, *, as_json: bool) -> int:
     stopped_by = Signals()
-    async with stopped_by.watched(), everything(folder) as place:
+    sinks = load_sinks()
+    async with stopped_by.watched(), everything(folder, sinks=sinks) as place:
         answer = UpAnswer(
             place.settings.bootstrap_servers,
             place.redis_url,
@@ -96,7 +164,7 @@ def _show(answer: UpAnswer) -> None:
         print(f"Redis   {answer.redis_url}")
     if answer.dir is not None:
         print(f"data    {answer.dir}")
-    print("ledger  running\n")
+    print("ledger, view and agents running\n")
     where = "" if answer.dir in (None, str(DEFAULT_DIR)) else f" --dir {shlex.quote(answer.dir)}"
     print("In another terminal:")
     print(f"  stoploss import claude-code ~/.claude/projects{where}")
@@ -135,12 +203,15 @@ class Signals:
 
 
 @contextlib.asynccontextmanager
-async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[Place]:
-    """Give a Kafka with topics and a ledger on it, and a Redis; they end with the block.
+async def everything(
+    folder: Path, prefix: str | None = None, sinks: Sequence[Sink] = ()
+) -> AsyncIterator[Place]:
+    """Give a Kafka with topics and a ledger on it, a Redis with the view, agents; they end with the block.
 
     Args:
         folder: of the local cluster, where no Kafka is named.
         prefix: of the topics; the settings' own where it is left out.
+        sinks: where notices go; a demo disturbs nobody.
 
     Raises:
         AlreadyRunningError: another process runs this folder.
@@ -156,6 +227,8 @@ async def everything(folder: Path, prefix: str | None = None) -> AsyncIterator[P
             place = Place(settings=settings, folder=folder, redis_url=cluster.redis_url)
         await _topics(place.settings)
         await stack.enter_async_context(_ledger(place.settings))
+        await stack.enter_async_context(_view(place.settings, place.redis_url))
+        await stack.enter_async_context(_all_agents(place.settings, sinks))
         yield place
 
 
@@ -173,6 +246,39 @@ async def _ledger(settings: Settings) -> AsyncIterator[None]:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(run_ledger(settings, stop=stop, metrics=export.metrics))
+            try:
+                yield
+            finally:
+                stop.set()
+    finally:
+        export.close()
+
+
+@contextlib.asynccontextmanager
+async def _view(settings: Settings, redis_url: str | None) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    export = view_metrics.start_metrics(settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_view(settings, redis_url, stop, metrics=export.metrics))
+            try:
+                yield
+            finally:
+                stop.set()
+    finally:
+        export.close()
+
+
+@contextlib.asynccontextmanager
+async def _all_agents(settings: Settings, sinks: Sequence[Sink]) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    export = agents_metrics.start_metrics(settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = agents_supervisor.supervise(
+                settings, list(AGENTS), stop, export.metrics, sinks=sinks
+            )
+            group.create_task(running)
             try:
                 yield
             finally:

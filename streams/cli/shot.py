@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from schemas.errors import UnavailableError
-from streams.cli.place import kafka_of
+from streams.cli.place import Place, kafka_of
 from streams.cli.reading import Log, opened
 from streams.kafka.settings import Settings
 
@@ -34,16 +34,23 @@ def ask_place(
     folder: Path, timeout_s: float, question: Callable[[Settings], Awaitable[Answer]]
 ) -> Answer:
     """Return what `question` finds at the Kafka that is meant, whatever topics it has; as `ask`."""
+    return ask_at(folder, timeout_s, lambda place: question(place.settings))
+
+
+def ask_at(
+    folder: Path, timeout_s: float, question: Callable[[Place], Awaitable[Answer]]
+) -> Answer:
+    """Return what `question` finds where Kafka is, and what else runs beside it; as `ask`."""
     return asyncio.run(_ask(folder, timeout_s, question))
 
 
 async def _ask(
-    folder: Path, timeout_s: float, question: Callable[[Settings], Awaitable[Answer]]
+    folder: Path, timeout_s: float, question: Callable[[Place], Awaitable[Answer]]
 ) -> Answer:
     async with kafka_of(folder, timeout_s) as place:
         try:
             async with asyncio.timeout(timeout_s + GRACE_S):
-                return await question(place.settings)
+                return await question(place)
         except TimeoutError:
             where = place.settings.bootstrap_servers
             raise UnavailableError(

@@ -10,9 +10,10 @@ from rich.text import Text
 from schemas.fields import Scope
 from schemas.outputs import Cell, Decision
 from schemas.state import CellState
-from streams.cli.facts import TaskRow
-from streams.cli.following import Told
-from streams.cli.show import bar, compact, metric_name, percent, plain, table, verdict_text
+from streams.cli.facts import TaskRow, TasksAnswer
+from streams.cli.live import Told
+from streams.cli.show import MODE_STYLES, bar, plain, table, verdict_text
+from streams.insight.numbers import compact, metric_name, percent
 
 ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
 # Below, all columns would be cut alike, and the verdict be one or two letters.
@@ -81,6 +82,18 @@ _COLUMNS = (
     _Column("VERDICT", lambda row: verdict_text(row.verdict)),
     _Column("HELD", held_text, is_extra=True),
 )
+
+
+def counts_text(answer: TasksAnswer) -> Text:
+    """Return how many tasks there are, and in which mode."""
+    said = Text(f"{answer.open_count} open, {answer.ended_count} ended")
+    modes = set(answer.modes.values())
+    if not modes:
+        return said.append(" · no ledger has run here yet")
+    said.append(" · mode ")
+    for index, mode in enumerate(sorted(modes)):
+        said.append(", " if index else "").append(mode.value, MODE_STYLES[mode])
+    return said
 
 
 def feed_table(told: Iterable[Told]) -> Table:

@@ -1,46 +1,34 @@
-"""`stoploss tasks`, `task ID` and `watch`: what people look at in a terminal."""
+"""`stoploss tasks` and `task ID`: what people look at in a terminal."""
 
-import asyncio
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from schemas.fields import Metric
-from streams.cli.facts import TaskAnswer, TasksAnswer, cell_share, task_answer, tasks_answer
-from streams.cli.following import Followed, follow
-from streams.cli.operating import find_task
-from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TaskArgument, TimeoutS
-from streams.cli.place import kafka_of
-from streams.cli.reading import Log, opened
-from streams.cli.shot import ask
-from streams.cli.show import (
-    MODE_STYLES,
-    amount,
-    bar,
-    console,
-    percent,
-    plain,
-    print_json,
-    table,
-    verdict_text,
+from streams.cli.facts import TaskAnswer, TasksAnswer, cell_share
+from streams.cli.options import (
+    DEFAULT_DIR,
+    TIMEOUT_S,
+    Dir,
+    FromPart,
+    Json,
+    TaskArgument,
+    TimeoutS,
 )
-from streams.cli.tables import TasksTable, cell_name, decision_message, feed_table
+from streams.cli.show import bar, console, plain, print_json, source_text, table, verdict_text
+from streams.cli.sources import Source, ask_source
+from streams.cli.tables import TasksTable, cell_name, counts_text, decision_message
+from streams.insight.numbers import amount, percent
 
-ROWS_LIVE = 20
-DECISIONS_LIVE = 8
 DECISIONS_SHOWN = 10
-REFRESH_PER_S = 4
 COUNTERS_SHOWN = ("model_calls", "tool_calls", "input_tokens", "cache_read_tokens", "output_tokens")
 
 
 def tasks(
     *,
     ended_too: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
+    part: FromPart = None,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,
@@ -48,130 +36,50 @@ def tasks(
     """List open tasks, the nearest to its limit first.
 
     Tokens are metered: reading from a cache counts a tenth. HELD says whether the verdict is
-    enforced, else why it is not.
+    enforced, else why it is not. The last line says whether the view was asked, or the topics.
 
     Example: stoploss tasks --all
     """
 
-    async def question(log: Log) -> TasksAnswer:
-        return tasks_answer(await log.ledger_view(), ended_too=ended_too)
+    async def question(source: Source) -> TasksAnswer:
+        return await source.tasks(ended_too=ended_too)
 
-    answer = ask(folder, timeout_s, question)
+    answer = ask_source(folder, timeout_s, part, question)
     if as_json:
         print_json(answer)
         return
     out = console()
     if answer.tasks:
         out.print(TasksTable(answer.tasks))
-    out.print(_counts(answer))
+    out.print(counts_text(answer))
     if not answer.tasks and not ended_too and answer.ended_count:
         out.print("`stoploss tasks --all` lists those that have ended, too.")
+    out.print(source_text(answer.source))
 
 
 def task(
     task_id: TaskArgument,
     *,
+    part: FromPart = None,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
     """Show all about one task: limits, phases, decisions, breaches.
 
+    Of decisions and breaches the view has the last 64, the topics all that are still there.
+
     Example: stoploss task TASK-17
     """
 
-    async def question(log: Log) -> TaskAnswer:
-        view = await log.ledger_view()
-        seen = find_task(view, task_id)
-        decisions = await log.decisions(seen.partition, task_id)
-        breaches = await log.breaches(seen.partition, task_id)
-        return task_answer(
-            view, seen, [each.data for each in decisions], [each.data for each in breaches]
-        )
+    async def question(source: Source) -> TaskAnswer:
+        return await source.task(task_id)
 
-    answer = ask(folder, timeout_s, question)
+    answer = ask_source(folder, timeout_s, part, question)
     if as_json:
         print_json(answer)
     else:
         _show_task(answer)
-
-
-def watch(
-    *,
-    ended_too: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
-    folder: Dir = DEFAULT_DIR,
-    timeout_s: TimeoutS = TIMEOUT_S,
-    as_json: Json = False,
-) -> None:
-    """Show tasks and decisions as they change, until Ctrl-C.
-
-    Without a terminal each decision is one line; with --json each line is one as JSON.
-
-    Example: stoploss watch
-    """
-    asyncio.run(_watch(folder, timeout_s, ended_too=ended_too, as_json=as_json))
-
-
-async def _watch(folder: Path, timeout_s: float, *, ended_too: bool, as_json: bool) -> None:
-    async with (
-        kafka_of(folder, timeout_s) as place,
-        opened(place.settings) as log,
-        asyncio.TaskGroup() as group,
-    ):
-        followed = Followed()
-        group.create_task(follow(place.settings, log, followed))
-        if as_json or not sys.stdout.isatty():
-            await print_decisions(followed, as_json=as_json)
-        else:
-            with Live(console=console(), refresh_per_second=REFRESH_PER_S, screen=True) as live:
-                while True:
-                    await followed.changed.wait()
-                    followed.changed.clear()
-                    live.update(live_view(followed, ended_too=ended_too))
-                    await asyncio.sleep(1 / REFRESH_PER_S)
-
-
-async def print_decisions(followed: Followed, *, as_json: bool) -> None:
-    """Print each decision as a line, for ever."""
-    while True:
-        await followed.changed.wait()
-        followed.changed.clear()
-        while followed.feed:
-            told = followed.feed.popleft()
-            decision = told.decision
-            if as_json:
-                print_json(decision)
-            else:
-                said = f"{decision.verdict.value:8} {decision_message(decision)}"
-                print(f"{told.time} {plain(decision.task_id)} {said}", flush=True)
-
-
-def live_view(
-    followed: Followed, *, ended_too: bool, rows: int = ROWS_LIVE, head: Text | None = None
-) -> Group:
-    """Return tasks and decisions as they stand."""
-    answer = tasks_answer(followed.view, ended_too=ended_too)
-    latest = list(followed.feed)[-DECISIONS_LIVE:]
-    hidden = len(answer.tasks) - rows
-    more = Text(f"… and {hidden} more" if hidden > 0 else "", "dim")
-    return Group(
-        _counts(answer) if head is None else head,
-        Text(""),
-        TasksTable(answer.tasks[:rows]),
-        more,
-        feed_table(reversed(latest)) if latest else Text("no decisions yet", "dim"),
-    )
-
-
-def _counts(answer: TasksAnswer) -> Text:
-    said = Text(f"{answer.open_count} open, {answer.ended_count} ended")
-    modes = set(answer.modes.values())
-    if not modes:
-        return said.append(" · no ledger has run here yet")
-    said.append(" · mode ")
-    for index, mode in enumerate(sorted(modes)):
-        said.append(", " if index else "").append(mode.value, MODE_STYLES[mode])
-    return said
 
 
 def _show_task(answer: TaskAnswer) -> None:
@@ -209,6 +117,7 @@ def _show_task(answer: TaskAnswer) -> None:
     _show_cells(answer)
     _show_phases(answer)
     _show_decisions(answer)
+    console().print(source_text(answer.source))
 
 
 def _show_cells(answer: TaskAnswer) -> None:

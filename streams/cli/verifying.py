@@ -10,7 +10,8 @@ from streams.cli.exits import AnswerIsNoError
 from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
 from streams.cli.place import kafka_of
 from streams.cli.progress import progress
-from streams.cli.show import console, counted, print_json, table
+from streams.cli.show import console, print_json, table
+from streams.insight.numbers import counted
 from streams.verify.refold import verify as refold
 from streams.verify.result import (
     IndependentReport,

@@ -24,6 +24,7 @@ from schemas.envelope import Envelope
 from schemas.fields import Fail, Mode, Verdict
 from schemas.outputs import Decision, Heartbeat
 from streams.client.answers import CONTINUE, TaskVerdict, of_decision, stale, unheld
+from streams.client.completions import Completions, OnCompleted
 from streams.client.feed import Feed
 from streams.client.freshness import STALE_AFTER_S, Freshness
 from streams.client.kill_switch import KillSwitch
@@ -45,7 +46,8 @@ OnStale = Callable[[bool], object]
 class VerdictsStats(Struct, frozen=True):
     """Tasks known now, and counts since the start.
 
-    `unreadable` records were no decision and no heartbeat; `overflowed` decisions found no room.
+    `unreadable` records were no decision, no heartbeat and no report; `overflowed` decisions found no
+    room; of `completed` tasks the end was told to callbacks.
     """
 
     tasks: int
@@ -55,6 +57,7 @@ class VerdictsStats(Struct, frozen=True):
     callback_errors: int
     stale_episodes: int
     overflowed: int
+    completed: int = 0
 
 
 class Regime(Struct, frozen=True):
@@ -123,6 +126,7 @@ class Verdicts:
         self._stale_after_s = stale_after_s
         self._monotonic_s = monotonic_s
         self._switch = KillSwitch(file=kill_switch_file)
+        self._completions = Completions(settings)
         self._table: dict[str, TaskVerdict] = {}
         self._loading: dict[str, TaskVerdict] | None = None
         self._told: dict[str, tuple[TaskVerdict, TaskVerdict]] = {}
@@ -183,10 +187,11 @@ class Verdicts:
             tasks=len(self._table),
             decisions=self._decisions,
             heartbeats=self._heartbeats,
-            unreadable=self._unreadable,
-            callback_errors=self._callback_errors,
+            unreadable=self._unreadable + self._completions.unreadable,
+            callback_errors=self._callback_errors + self._completions.callback_errors,
             stale_episodes=self._stale_episodes,
             overflowed=self._overflowed,
+            completed=self._completions.completed,
         )
 
     def on_change(self, callback: OnChange) -> None:
@@ -199,6 +204,15 @@ class Verdicts:
     def on_stale(self, callback: OnStale) -> None:
         """Call `callback` with True when the feed becomes stale, with False when it is fresh."""
         self._on_stale.append(callback)
+
+    def on_completed(self, callback: OnCompleted) -> None:
+        """Call `callback(task_id, summary, link)` when a task has ended and its report is there.
+
+        `summary` are the report's three lines; `link` leads to the report, None where no `report_url`
+        is set. It is called once for each task of the system that ends from now on, some two seconds
+        after its end, on a thread for this alone. `reports` is read from the first callback on.
+        """
+        self._completions.add(callback)
 
     def disable_enforcement(self) -> None:
         """Hold nobody in this process from now on; verdicts are still shown."""
@@ -222,6 +236,7 @@ class Verdicts:
                 self._loop.call_soon_threadsafe(self._task.cancel)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+        self._completions.close(timeout_s)
 
     # What follows answers.
 
@@ -366,13 +381,14 @@ class Verdicts:
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's connections alone; read anew from the first question on."""
-        _LEFT_TO_PARENT.append((self._loop, self._task))
+        _LEFT_TO_PARENT.append((self._loop, self._task, *self._completions.after_fork_in_child()))
         self._prepare()
         self._answer = self._answer_after_start
 
     def _answer_after_start(self, task_id: str, root: str | None) -> TaskVerdict:
         self._use_regime()
         self._start()
+        self._completions.start()
         return self._answer(task_id, root)
 
     def _main(self) -> None:

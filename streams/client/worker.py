@@ -20,7 +20,7 @@ from schemas.decode import Refusal
 from schemas.envelope import Envelope, rfc3339
 from schemas.errors import StoplossError
 from schemas.fields import NAME_LENGTH_MAX
-from schemas.others import EmitterHealth, Health
+from schemas.health import EmitterHealth, Health
 from schemas.topics import DEFAULT_PREFIX, Topic, topic_name
 from streams.client.backlog import Backlog
 from streams.client.delivery import SLICE_COUNT, Counts, Delivery

@@ -21,7 +21,7 @@ from schemas.errors import InvalidFieldError
 log = logging.getLogger("stoploss.failpoint")
 
 VARIABLE = "STOPLOSS_FAILPOINT"
-POINTS = (
+LEDGER_POINTS = (
     "after_init_transactions",  # the predecessor is fenced
     "while_restoring",  # a part of `tasks` is read
     "after_restore",
@@ -35,9 +35,24 @@ POINTS = (
     "before_advance",  # in memory, nothing is known of the commit yet
     "after_memory",  # everything is done
     "in_revocation",  # the group takes the partitions back, batches are open
-    "operator_before_commit",  # the same for what operators write together
+)
+OPERATOR_POINTS = (  # the same for what operators write together
+    "operator_before_commit",
     "operator_after_commit",
 )
+AGENT_POINTS = (
+    "agent_after_fold",  # of an agent's batch; nothing of it has left
+    "agent_in_outputs",  # the broker has the first of what it causes
+    "agent_after_outputs",  # the broker has all of it, and nothing of the entries
+    "agent_in_table",  # the broker has the first record of what becomes of the entries
+    "agent_after_announcement",  # the broker knows all of them together, and none by itself
+    "agent_after_table",  # the broker has everything, and the offsets are not committed
+    "agent_before_commit",
+    "agent_after_commit",
+    "agent_after_restore",  # the entries are read, and no record yet
+)
+COMMIT_POINTS = LEDGER_POINTS + OPERATOR_POINTS
+POINTS = COMMIT_POINTS + AGENT_POINTS
 # Enough turns of the event loop that a request is written, too few for its answer to come.
 TURNS_TO_WRITE = 20
 

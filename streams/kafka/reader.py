@@ -56,7 +56,7 @@ class KafkaReader:
     async def read(self) -> Sequence[Chunk]:
         """See `PartitionReader.read`."""
         data, aborted, end_offset = await self._fetch(self.offset)
-        chunks = list(_chunks(data, aborted, self.offset, end_offset))
+        chunks = list(chunks_in(data, aborted, self.offset, end_offset))
         if chunks:
             self.offset = chunks[-1].next_offset
         return chunks
@@ -102,7 +102,7 @@ class KafkaReader:
             raise OffsetGoneError(topic, partition, offset, first, end)
         if error is not aiokafka.errors.NoError:
             await self._refresh(error.__name__)
-        aborted = rest[1] if response.API_VERSION >= _WITH_LOG_START else rest[0]
+        aborted = rest[1] if response.API_VERSION >= WITH_LOG_START else rest[0]
         return rest[-1] or b"", aborted or [], last_stable_offset
 
     async def end_offset(self) -> int:
@@ -152,7 +152,7 @@ class KafkaReader:
         raise UnavailableError(f"{self._tp.topic} partition {self._tp.partition}: {why}")
 
 
-_WITH_LOG_START = 5  # the version of the fetch response that names the start of the log
+WITH_LOG_START = 5  # the version of the fetch response that names the start of the log
 
 
 async def start_client(settings: Settings, topics: Sequence[str], role: str) -> Any:  # noqa: ANN401 - aiokafka has no types
@@ -199,9 +199,14 @@ class _Piece(NamedTuple):
     is_compressed: bool
 
 
-def _chunks(
+def chunks_in(
     data: bytes, aborted: Sequence[tuple[int, int]], offset: int, end_offset: int
 ) -> Iterator[Chunk]:
+    """Yield what a fetch from `offset` on has brought; `aborted`: producer and first offset of each.
+
+    Raises:
+        UnavailableError: there is no reading it.
+    """
     records: list[RawRecord] = []
     begin, passed, gone, compressed_count = offset, 0, 0, 0
     for piece in _pieces(data, aborted, offset, NO_END):

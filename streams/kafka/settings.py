@@ -51,17 +51,37 @@ Prefix = Annotated[
         description="1 to 100 letters, digits, dots, underscores and hyphens",
     ),
 ]
+RedisUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(rediss?://[^/\s]+|unix:///)\S*$",
+        description="redis://host:port/0, or rediss:// with TLS",
+    ),
+]
+ReportUrl = Annotated[
+    str,
+    Meta(
+        # Visible characters alone, and {task_id} once.
+        pattern=r"^https?://[^\s{}/][^\s{}]*\{task_id\}[^\s{}]*$",
+        max_length=1_000,
+        description="an address that begins with https:// or http:// and has {task_id} once",
+    ),
+]
+TracesUrl = Annotated[
+    str,
+    Meta(pattern=r"^https?://[^/\s]+\S*$", description="http://host:4318/v1/traces, or https"),
+]
 PositiveMs = Annotated[int, Meta(ge=1, le=3_600_000)]
 # What both drivers take: librdkafka has these bounds, and a value means the same with either.
 TransactionMs = Annotated[int, Meta(ge=1_000, le=3_600_000)]
 RequestMs = Annotated[int, Meta(ge=1_000, le=300_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Text = Annotated[str, Meta(min_length=1)]
-SECRET = frozenset({"sasl_password", "ssl_key_password"})
+SECRET = frozenset({"sasl_password", "ssl_key_password", "redis_url"})  # it may hold a password
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that has to be known before a process can talk to Kafka and show its metrics."""
+    """Everything that has to be known before a process can talk to Kafka and Redis, and be measured."""
 
     bootstrap_servers: Text = "127.0.0.1:9092"
     topic_prefix: Prefix = DEFAULT_PREFIX
@@ -80,9 +100,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     ssl_keyfile: Text | None = None
     ssl_key_password: Text | None = None
 
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"  # of the view, and of whoever looks at it
+
     otlp_endpoint: Text | None = None
     prometheus_port: Port | None = None  # None: not asked for, so a taken port is no error
     prometheus_host: Text = "127.0.0.1"
+    otlp_traces_endpoint: TracesUrl | None = None  # None: no spans are made
+
+    report_url: ReportUrl | None = None  # where a task's report is to be read
 
     session_timeout_ms: PositiveMs = SESSION_TIMEOUT_MS
     rebalance_timeout_ms: PositiveMs = REBALANCE_TIMEOUT_MS

@@ -5,7 +5,8 @@ task would be in two places. Whoever needs more makes a new prefix and moves.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import aiokafka.errors
@@ -15,7 +16,7 @@ from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
 from schemas.errors import InvalidFieldError, StoplossError, UnavailableError
-from schemas.topics import TOPICS, TopicSpec, topic_config
+from schemas.topics import TOPICS, topic_config
 from streams.kafka.settings import Settings
 
 # A new topic is known to the controller first; a client that asks too early is told "no such topic".
@@ -47,6 +48,14 @@ class TopicsReport(Struct, frozen=True):
     def fine(self) -> bool:
         """Whether everything is there as it should be."""
         return not self.missing and not self.differences
+
+
+class WantedTopic(Struct, frozen=True):
+    """A topic that a part of ours keeps for itself; `name` with its prefix."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
 
 
 class TopicFound(Struct, frozen=True):
@@ -87,17 +96,17 @@ async def create_or_check_topics(
     factor = settings.replication if replication is None else replication
     if count < 1:
         raise InvalidFieldError("partitions", count, "1 or more")
-    admin = AIOKafkaAdminClient(**settings.admin_kwargs())
-    try:
-        await admin.start()
+    async with _admin(settings) as admin:
         found = await _describe(admin, [settings.topic(spec.topic) for spec in TOPICS])
         missing = [spec for spec in TOPICS if settings.topic(spec.topic) not in found]
         if create and missing:
-            await _create(admin, settings, missing, count, factor)
-    except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"Kafka at {settings.bootstrap_servers}: {error!r}") from error
-    finally:
-        await admin.close()
+            wanted = [
+                WantedTopic(
+                    settings.topic(spec.topic), spec.partitions or count, topic_config(spec.topic)
+                )
+                for spec in missing
+            ]
+            await _create(admin, wanted, factor)
     names = [settings.topic(spec.topic) for spec in missing]
     return TopicsReport(
         created=names if create else [],
@@ -105,6 +114,47 @@ async def create_or_check_topics(
         missing=[] if create else names,
         differences=topic_differences(found, settings, count),
     )
+
+
+async def partition_counts(settings: Settings, names: Collection[str]) -> dict[str, int]:
+    """Return how many partitions each topic has; those that do not exist are left out.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
+    async with _admin(settings) as admin:
+        return await _counts(admin, names)
+
+
+async def create_wanted_topics(settings: Settings, wanted: Sequence[WantedTopic]) -> list[str]:
+    """Create those that are missing, and return their names; others stay as they are.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+        TopicCreationError: the broker refuses one, or one exists with another number of partitions.
+    """
+    async with _admin(settings) as admin:
+        counts = await _counts(admin, [topic.name for topic in wanted])
+        for topic in wanted:
+            if (count := counts.get(topic.name, topic.partitions)) != topic.partitions:
+                why = f"it exists with {count} partitions, and needs {topic.partitions}"
+                raise TopicCreationError(topic.name, why)
+        missing = [topic for topic in wanted if topic.name not in counts]
+        if missing:
+            await _create(admin, missing, settings.replication)
+    return [topic.name for topic in missing]
+
+
+@contextlib.asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[Any]:
+    admin = AIOKafkaAdminClient(**settings.admin_kwargs())
+    try:
+        await admin.start()
+        yield admin
+    except (aiokafka.errors.KafkaError, OSError, TimeoutError) as error:
+        raise UnavailableError(f"Kafka at {settings.bootstrap_servers}: {error!r}") from error
+    finally:
+        await admin.close()
 
 
 def topic_differences(
@@ -147,12 +197,7 @@ def _equal(found: str, expected: str) -> bool:
 
 
 async def _describe(admin: Any, names: Sequence[str]) -> dict[str, TopicFound]:  # noqa: ANN401 - aiokafka has no types
-    # Asking for all topics: a broker may create a topic that it is asked for by name.
-    counts = {
-        topic["topic"]: len(topic["partitions"])
-        for topic in await admin.describe_topics()
-        if topic["topic"] in names and topic["error_code"] == 0
-    }
+    counts = await _counts(admin, names)
     if not counts:
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in counts]
@@ -168,30 +213,37 @@ async def _describe(admin: Any, names: Sequence[str]) -> dict[str, TopicFound]: 
     return found
 
 
+async def _counts(admin: Any, names: Collection[str]) -> dict[str, int]:  # noqa: ANN401 - aiokafka has no types
+    # Asking for all topics: a broker may create a topic that it is asked for by name.
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in await admin.describe_topics()
+        if topic["topic"] in names and topic["error_code"] == 0
+    }
+
+
 async def _create(
     admin: Any,  # noqa: ANN401 - aiokafka has no types
-    settings: Settings,
-    specs: Sequence[TopicSpec],
-    partitions: int,
+    wanted: Sequence[WantedTopic],
     replication: int,
 ) -> None:
     if replication == -1:
         replication = await _default_replication(admin)
     new = [
         NewTopic(
-            settings.topic(spec.topic),
-            num_partitions=spec.partitions or partitions,
+            topic.name,
+            num_partitions=topic.partitions,
             replication_factor=replication,
-            topic_configs=topic_config(spec.topic),
+            topic_configs=topic.config,
         )
-        for spec in specs
+        for topic in wanted
     ]
     response = await admin.create_topics(new)
     for name, code, *message in response.topic_errors:
         kind = aiokafka.errors.for_code(code)
         if kind not in (aiokafka.errors.NoError, aiokafka.errors.TopicAlreadyExistsError):
             raise TopicCreationError(name, (message and message[0]) or kind.__name__)
-    names = {settings.topic(spec.topic) for spec in specs}
+    names = {topic.name for topic in wanted}
     async with asyncio.timeout(KNOWN_WITHIN_S):
         while True:
             if names <= await _with_leaders(admin):

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from streams.kafka.ports import Record
+from streams.ledger.traces import TracedDecisions
 
 # While more is waiting anyway, a decision gains little from a commit of its own, and every commit
 # writes the state of every task it touched: the longer, the fewer. Far behind, that is half the
@@ -28,6 +29,7 @@ class OpenBatch:
         self.first_append_ms: int | None = None
         self.dead_letters: Counter[str] = Counter()
         self.urgent = False
+        self.traced = TracedDecisions()
 
     def add(self, records: list[Record]) -> None:
         """Keep what an event caused."""

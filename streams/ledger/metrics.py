@@ -3,28 +3,22 @@
 No instrument is called per event: a call costs a microsecond, an event three.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-import prometheus_client
 from msgspec import Struct
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 
-from schemas.errors import InvalidFieldError
 from schemas.fields import Mode
 from streams.kafka.settings import Settings
+from streams.kafka.telemetry import open_readers
+from streams.ledger.account import Account
 from streams.ledger.health import Health
 
-log = logging.getLogger("stoploss.ledger")
-
-OTLP_EVERY_MS = 10_000
 PROMETHEUS_PORT_DEFAULT = 9464
 MS_BUCKETS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240)
 MODES: dict[Mode, int] = {mode: index for index, mode in enumerate(Mode)}
@@ -40,27 +34,85 @@ class PartitionFigures(Struct):
     mode: Mode = Mode.OBSERVE
 
 
+def _lag(figures: PartitionFigures) -> int:
+    return figures.lag
+
+
+def _open_tasks(figures: PartitionFigures) -> int:
+    return figures.open_tasks
+
+
+def _mode(figures: PartitionFigures) -> int:
+    return MODES[figures.mode]
+
+
 class LedgerMetrics:
     """The instruments; partitions and health are looked at when somebody collects."""
 
     def __init__(self, meter: Meter) -> None:
         self._partitions: dict[int, PartitionFigures] = {}
         self._health: Callable[[], Health] = lambda: Health.STARTING
-        self._events = meter.create_counter("stoploss.ledger.events", unit="{event}")
-        self._batches = meter.create_counter("stoploss.ledger.batches", unit="{batch}")
-        self._records = meter.create_counter("stoploss.ledger.records", unit="{record}")
-        self._dead_letters = meter.create_counter("stoploss.ledger.dead_letters", unit="{record}")
-        self._failures = meter.create_counter("stoploss.ledger.batch_failures", unit="{batch}")
-        self._commit_ms = meter.create_histogram("stoploss.ledger.commit", unit="ms")
-        self._latency_ms = meter.create_histogram("stoploss.ledger.event_to_commit", unit="ms")
-        self._restore_ms = meter.create_histogram("stoploss.ledger.restore", unit="ms")
-        self._observe(meter, "stoploss.ledger.lag", "{event}", lambda figures: figures.lag)
-        self._observe(meter, "stoploss.ledger.open_tasks", "{task}", lambda p: p.open_tasks)
-        self._observe(meter, "stoploss.ledger.mode", "1", lambda p: MODES[p.mode])
-        meter.create_observable_gauge(
-            "stoploss.ledger.partitions_owned", [self._observe_owned], unit="{partition}"
+        self.account = Account()
+        self._events = meter.create_counter(
+            "stoploss.ledger.events",
+            unit="{event}",
+            description="Events folded and committed, by partition",
         )
-        meter.create_observable_gauge("stoploss.ledger.health", [self._observe_health], unit="1")
+        self._batches = meter.create_counter(
+            "stoploss.ledger.batches",
+            unit="{batch}",
+            description="Transactions committed, by partition",
+        )
+        self._records = meter.create_counter(
+            "stoploss.ledger.records",
+            unit="{record}",
+            description="Records written by them, by partition",
+        )
+        self._dead_letters = meter.create_counter(
+            "stoploss.ledger.dead_letters",
+            unit="{record}",
+            description="Records refused, by reason",
+        )
+        self._failures = meter.create_counter(
+            "stoploss.ledger.batch_failures",
+            unit="{batch}",
+            description="Batches or partitions that failed, by partition and kind",
+        )
+        self._commit_ms = meter.create_histogram(
+            "stoploss.ledger.commit",
+            unit="ms",
+            description="One transaction, from begin to committed",
+        )
+        self._latency_ms = meter.create_histogram(
+            "stoploss.ledger.event_to_commit",
+            unit="ms",
+            description="Of the oldest event of a batch: from its append to the commit, by two clocks",
+        )
+        self._restore_ms = meter.create_histogram(
+            "stoploss.ledger.restore",
+            unit="ms",
+            description="From taking a partition over until it is read on, by partition",
+        )
+        for name, unit, read, description in (
+            ("lag", "{event}", _lag, "Events there and not committed, by partition"),
+            ("open_tasks", "{task}", _open_tasks, "Open tasks, by partition"),
+            ("mode", "1", _mode, "0 observe, 1 partial, 2 enforce, by partition"),
+        ):
+            meter.create_observable_gauge(
+                f"stoploss.ledger.{name}", [self._of_each(read)], unit=unit, description=description
+            )
+        meter.create_observable_gauge(
+            "stoploss.ledger.partitions_owned",
+            [self._observe_owned],
+            unit="{partition}",
+            description="Partitions of this process",
+        )
+        meter.create_observable_gauge(
+            "stoploss.ledger.health",
+            [self._observe_health],
+            unit="1",
+            description="The number of the process's state, which is the label state",
+        )
 
     @property
     def partitions(self) -> list[int]:
@@ -96,6 +148,7 @@ class LedgerMetrics:
         self._batches.add(1, attributes)
         self._records.add(records, attributes)
         self._commit_ms.record(commit_ms)
+        self.account.committed(commit_ms)
         if latency_ms is not None:
             self._latency_ms.record(latency_ms)
         for reason, count in dead_letters.items():
@@ -104,15 +157,16 @@ class LedgerMetrics:
     def failed(self, partition: int, kind: str) -> None:
         """Count a batch that was not confirmed, or a partition that was lost."""
         self._failures.add(1, {"partition": partition, "kind": kind})
+        self.account.failed(kind)
 
-    def _observe(
-        self, meter: Meter, name: str, unit: str, read: Callable[[PartitionFigures], int]
-    ) -> None:
+    def _of_each(
+        self, read: Callable[[PartitionFigures], int]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
             for partition, figures in list(self._partitions.items()):
                 yield Observation(read(figures), {"partition": partition})
 
-        meter.create_observable_gauge(name, [observe], unit=unit)
+        return observe
 
     def _observe_owned(self, _options: CallbackOptions) -> Iterable[Observation]:
         yield Observation(len(self._partitions))
@@ -152,26 +206,5 @@ def start_metrics(settings: Settings, worker: int = 0) -> MetricsExport:
     Raises:
         InvalidFieldError: the port that was asked for is taken.
     """
-    if settings.otlp_endpoint is not None:
-        exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint)
-        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=OTLP_EVERY_MS)
-        return MetricsExport([reader], lambda: None)
-    port = (settings.prometheus_port or PROMETHEUS_PORT_DEFAULT) + worker
-    registry = prometheus_client.CollectorRegistry()
-    try:
-        server, thread = prometheus_client.start_http_server(
-            port, settings.prometheus_host, registry
-        )
-    except OSError as error:
-        if settings.prometheus_port is not None:
-            raise InvalidFieldError("prometheus_port", port, f"a free port ({error})") from None
-        log.info("ledger: no metrics endpoint: port %s is taken; STOPLOSS_PROMETHEUS_PORT", port)
-        return MetricsExport([], lambda: None)
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    log.info("ledger: metrics at http://%s:%s/metrics", settings.prometheus_host, port)
-    return MetricsExport([PrometheusMetricReader(registry=registry)], close)
+    opened = open_readers(settings, "ledger", PROMETHEUS_PORT_DEFAULT, worker)
+    return MetricsExport(opened.readers, opened.close)

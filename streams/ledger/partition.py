@@ -35,6 +35,7 @@ from streams.kafka.ports import (
     RecordAppender,
 )
 from streams.kafka.settings import Settings
+from streams.kafka.tracing import Tracing
 from streams.ledger.batch import OpenBatch
 from streams.ledger.health import LedgerHealth
 from streams.ledger.heartbeat import Standing, beat
@@ -43,6 +44,7 @@ from streams.ledger.metrics import LedgerMetrics, PartitionFigures
 from streams.ledger.publish import Publisher
 from streams.ledger.restore import lost_state, restore_partition
 from streams.ledger.ticks import policy_record, tick
+from streams.ledger.traces import CommittedBatch, tell_spans
 
 log = logging.getLogger("stoploss.ledger")
 
@@ -66,6 +68,7 @@ class Shared(Struct, frozen=True):
     health: LedgerHealth
     patience: Patience
     freeze: bool  # whether the process is ours, so that its garbage collector may be told things
+    tracing: Tracing | None = None
 
 
 class PartitionWorker:
@@ -367,7 +370,7 @@ class _Run:
             return
         if self._open is None:
             self._open = OpenBatch(now_s)
-        batch, state = self._open, self._state
+        batch, state, is_tracing = self._open, self._state, self._shared.tracing is not None
         if batch.first_append_ms is None:
             batch.first_append_ms = chunk.records[0].timestamp
         for record in chunk.records:
@@ -382,6 +385,8 @@ class _Run:
                         batch.urgent = True
                         if isinstance(effect.data, Refused):
                             batch.dead_letters[effect.data.reason] += 1
+                if is_tracing and traceparent is not None:
+                    batch.traced.add(effects, record.timestamp, traceparent)
         batch.events += len(chunk.records)
 
     async def _commit(self) -> None:
@@ -394,7 +399,7 @@ class _Run:
         changes = self._publisher.records(each_change(state), state.clock_ms)
         for record in changes:
             batch.produce(record)
-        next_offset = state.next_offset
+        first_offset, next_offset = self.standing.next_offset, state.next_offset
         started_s = time.monotonic()
         await batch.commit()
         failpoints.hit("before_advance")
@@ -403,14 +408,31 @@ class _Run:
         self._sleep.step()
         self._on_committed(next_offset)
         failpoints.hit("after_memory")
+        records = len(open_batch.records) + len(changes)
         self._shared.metrics.committed(
             state.partition,
             events=open_batch.events,
-            records=len(open_batch.records) + len(changes),
+            records=records,
             commit_ms=(time.monotonic() - started_s) * 1000,
             latency_ms=_age_ms(open_batch.first_append_ms, self._shared.wall_ms()),
             dead_letters=open_batch.dead_letters,
         )
+        if self._shared.tracing is not None and open_batch.traced.kept:
+            self._trace(self._shared.tracing, open_batch, first_offset, records)
+
+    def _trace(self, tracing: Tracing, batch: OpenBatch, first_offset: int, records: int) -> None:
+        committed_ms = self._shared.wall_ms()
+        took_s = asyncio.get_running_loop().time() - batch.started_s
+        told = CommittedBatch(
+            partition=self._state.partition,
+            events=batch.events,
+            records=records,
+            first_offset=first_offset,
+            last_offset=self._state.next_offset - 1,
+            began_ms=committed_ms - round(took_s * 1000),
+            committed_ms=committed_ms,
+        )
+        tell_spans(tracing, told, batch.traced)
 
     def _stand(self) -> None:
         """Note what is committed now."""

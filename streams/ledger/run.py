@@ -7,10 +7,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import aiokafka.errors
@@ -20,7 +19,10 @@ from streams.budget.policy import builtin_policy
 from streams.budget.sleep import Patience
 from streams.kafka.appender import Appender
 from streams.kafka.drivers import connect_by
+from streams.kafka.loop import loop_factory
 from streams.kafka.settings import Settings
+from streams.kafka.tracing import open_tracing
+from streams.ledger.account import keep_saying
 from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
@@ -31,10 +33,11 @@ log = logging.getLogger("stoploss.ledger")
 # Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
 GC_THRESHOLDS = (50_000, 20, 50)
 # Beyond `stop_deadline_ms`, for a Kafka that does not answer: aborting and closing what a partition
-# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6. Whatever does not
-# keep to its bounds is ended by force.
+# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6, sending the last spans
+# half a second. Whatever does not keep to its bounds is ended by force.
 LET_GO_WITHIN_S = 15.0
 FORCED_EXIT = 70  # a defect, be it a library's: EX_SOFTWARE
+TELL_WITHIN_S = 1.0  # what a process that is ended by force says; nobody may be reading it
 AWAY = (aiokafka.errors.KafkaError, UnavailableError, OSError)
 
 
@@ -62,6 +65,7 @@ async def run_ledger(
     metrics.watch_health(lambda: watched.state)
     if own_process:
         gc.set_threshold(*GC_THRESHOLDS)
+    tracing = open_tracing(settings, "ledger")
     shared = Shared(
         settings=settings,
         default_policy=builtin_policy(),
@@ -72,8 +76,27 @@ async def run_ledger(
         health=health,
         patience=Patience(),
         freeze=own_process,
+        tracing=tracing,
     )
-    await serve(shared, stop, lambda held: group_consumer(settings, held))
+    saying = asyncio.get_running_loop().create_task(_say(settings, stop, metrics))
+    try:
+        await serve(shared, stop, lambda held: group_consumer(settings, held))
+    finally:
+        saying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await saying
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+
+
+async def _say(settings: Settings, stop: asyncio.Event, metrics: LedgerMetrics) -> None:
+    """Say how the process is, until `stop`; then let go at the same time as all others do."""
+    # Of its own: what it may not write, say, must not take the connection away from ticks.
+    appender = Appender(settings, "ledger-health")
+    try:
+        await _unless(stop, keep_saying(appender, settings, metrics.account, _wall_ms))
+    finally:
+        await appender.close()
 
 
 async def serve(shared: Shared, stop: asyncio.Event, make_consumer: MakeConsumer) -> None:
@@ -188,15 +211,6 @@ def run_process(settings: Settings, worker: int = 0, stop_fd: int | None = None)
         export.close()
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return how to make the fastest event loop there is on this platform."""
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415 - it does not exist on Windows
-
-    return uvloop.new_event_loop
-
-
 async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -216,8 +230,15 @@ async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int |
 
 
 def _end_by_force() -> None:
+    """End, and say why if anybody reads it: who holds us may be who does not."""
+    telling = threading.Thread(target=_tell_by_force, daemon=True)
+    telling.start()
+    telling.join(TELL_WITHIN_S)
+    os._exit(FORCED_EXIT)
+
+
+def _tell_by_force() -> None:
     log.error("ledger: does not end: ended by force; what every thread was doing:")
     for handler in logging.root.handlers:
         handler.flush()
     faulthandler.dump_traceback()
-    os._exit(FORCED_EXIT)

@@ -9,15 +9,13 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 
 from schemas.errors import InvalidFieldError, StoplossError
 from streams.kafka.drivers import connect_by
+from streams.kafka.processes import Backoff, end, ended, pause
 from streams.kafka.settings import Settings
 from streams.ledger.run import LET_GO_WITHIN_S, run_process
 
 log = logging.getLogger("stoploss.ledger")
 
 WORKERS_MAX = 64
-BACKOFF_FIRST_S = 1.0
-BACKOFF_MAX_S = 30.0
-STEADY_AFTER_S = 60.0  # whoever has run for so long has not failed at its start
 KILL_AFTER_S = LET_GO_WITHIN_S + 2.0  # beyond the worker's own deadline: it would have said why
 REFUSED_EXIT = 2  # a setting is wrong, a port is taken: as the command line's own
 
@@ -51,24 +49,19 @@ async def _keep(settings: Settings, worker: int, stop: asyncio.Event) -> None:
     """Run one worker, and the next one when it dies, until `stop`."""
     context = multiprocessing.get_context("spawn")
     clock = asyncio.get_running_loop().time
-    failures = 0
+    backoff = Backoff()
     while not stop.is_set():
         started_s = clock()
         process = _spawn(context, settings, worker)
-        await _ended(process, stop)
+        await ended(process, stop)
         if stop.is_set():
-            await _end(process, settings.stop_deadline_ms / 1000 + KILL_AFTER_S)
+            await end(process, settings.stop_deadline_ms / 1000 + KILL_AFTER_S)
             return
-        failures = 1 if clock() - started_s > STEADY_AFTER_S else failures + 1
-        pause_s = min(BACKOFF_FIRST_S * 2 ** (failures - 1), BACKOFF_MAX_S)
+        pause_s = backoff.after(clock() - started_s)
         log.error(
             "ledger: worker %s ended with %s; again in %s s", worker, process.exitcode, pause_s
         )
-        try:
-            async with asyncio.timeout(pause_s):
-                await stop.wait()
-        except TimeoutError:
-            continue
+        await pause(stop, pause_s)
 
 
 def _spawn(context: SpawnContext, settings: Settings, worker: int) -> SpawnProcess:
@@ -87,33 +80,3 @@ def _worker(settings: Settings, worker: int) -> None:
     except StoplossError as error:
         log.error("ledger: worker %s: %s", worker, error)  # noqa: TRY400 - one line
         raise SystemExit(REFUSED_EXIT) from None
-
-
-async def _ended(process: SpawnProcess, stop: asyncio.Event) -> None:
-    """Wait until the process has ended, or `stop`."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(process.sentinel, ended.set)
-    tasks = [loop.create_task(ended.wait()), loop.create_task(stop.wait())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        loop.remove_reader(process.sentinel)
-        for task in tasks:
-            task.cancel()
-    if ended.is_set():
-        process.join()
-
-
-async def _end(process: SpawnProcess, within_s: float) -> None:
-    """Ask the process to end; kill it when it does not."""
-    if process.is_alive():
-        process.terminate()
-    never = asyncio.Event()
-    try:
-        async with asyncio.timeout(within_s):
-            await _ended(process, never)
-    except TimeoutError:
-        log.error("ledger: %s does not end: killed", process.name)  # noqa: TRY400 - one line
-        process.kill()
-    process.join()

@@ -19,7 +19,6 @@ from streams.local.runtime import KafkaRuntime
 FORMATTED_WITHIN_S = 60.0
 
 NODE_ID = 1
-CLUSTER_ID = base64.urlsafe_b64encode(b"stoploss-local-1").decode().rstrip("=")  # 16 bytes
 
 FEATURES = "bootstrap.checkpoint"
 IDS = "meta.properties"
@@ -50,11 +49,12 @@ def format_storage(runtime: KafkaRuntime, data: Path, *, log4j2: Path) -> None:
         _write_features(runtime, features, log4j2)
     data.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     write_private(data / FEATURES, features.read_bytes())
-    ids = f"node.id={NODE_ID}\ncluster.id={CLUSTER_ID}\ndirectory.id={_directory_id()}\n"
+    # A cluster has an id of its own: who keeps something about it elsewhere tells it from others.
+    ids = f"node.id={NODE_ID}\ncluster.id={_new_id()}\ndirectory.id={_new_id()}\n"
     write_private(data / IDS, f"version=1\n{ids}")  # last: a folder with ids is a formatted one
 
 
-def _directory_id() -> str:
+def _new_id() -> str:
     """Return a new id as Kafka writes them: 16 bytes in base64, never beginning with a minus."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith(
         "-"
@@ -67,7 +67,7 @@ def _write_features(runtime: KafkaRuntime, features: Path, log4j2: Path) -> None
     with tempfile.TemporaryDirectory(dir=features.parent, prefix="format-") as scratch:
         data, properties = Path(scratch, "data"), Path(scratch, "server.properties")
         properties.write_text(TOOL_PROPERTIES.format(node_id=NODE_ID, data=data))
-        arguments = ["format", "--config", str(properties), "--cluster-id", CLUSTER_ID]
+        arguments = ["format", "--config", str(properties), "--cluster-id", _new_id()]
         done = subprocess.run(  # noqa: S603 - our own Java
             runtime.command(
                 "kafka.tools.StorageTool", *arguments, temporary=Path(scratch), log4j2=log4j2

@@ -15,6 +15,7 @@ from typing import Any
 from schemas.decode import Refusal, decode_event
 from schemas.errors import UnavailableError
 from schemas.events import partition_subject
+from schemas.letters import is_agents_letter
 from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder, Encoded
@@ -139,6 +140,8 @@ class _Output:
         if self.reader.trimmed:
             self.merge.trim()
             self.reader.trimmed = False
+        if self._topic is Topic.DEAD_LETTERS:
+            records = [one for one in records if not is_agents_letter(one.value)]
         there = [found(self.reader.partition, one.key, one.value) for one in records]
         if since is not None:
             there = [self._renumbered(one) for one in there if since.finds(self._topic, one)]

@@ -37,9 +37,7 @@ SHORT_CUT = (0.1, 0.5)
 LONG_CUT = (1.2, 1.6)
 # What one ledger passes once for each partition it gets, and the rest it passes with every batch.
 ONCE = frozenset({"after_init_transactions", "while_restoring", "after_restore"})
-OPERATORS = ("operator_before_commit", "operator_after_commit")
 ZOMBIE_POINTS = ("after_outputs_sent", "before_commit")
-LEDGER_POINTS = tuple(point for point in failpoints.POINTS if point not in OPERATORS)
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,9 @@ def _owned_by_others(arena: Arena, victim: Ledger, partitions: list[int]) -> boo
 
 def _at(point: str) -> Callable[[Arena], Awaitable[bool]]:
     async def inject(arena: Arena) -> bool:
-        return await (kill_operator_at if point in OPERATORS else kill_at)(arena, point)
+        return await (kill_operator_at if point in failpoints.OPERATOR_POINTS else kill_at)(
+            arena, point
+        )
 
     return inject
 
@@ -287,7 +287,7 @@ KINDS: dict[str, FaultKind] = {
     kind.name: kind
     for kind in (
         FaultKind("kill", kill),
-        *(FaultKind(f"kill {point}", _at(point)) for point in failpoints.POINTS),
+        *(FaultKind(f"kill {point}", _at(point)) for point in failpoints.COMMIT_POINTS),
         FaultKind("kill emitter", kill_emitter),
         FaultKind("kill emitter cut off", _kill_emitter(Fault.CUT)),
         FaultKind("kill emitter unanswered", _kill_emitter(Fault.SILENCE)),

@@ -191,7 +191,7 @@ def _seconds(gaps: Gaps) -> list[str]:
 
 
 def _points() -> str:
-    return "\n".join(f"- `{point}`" for point in failpoints.POINTS) + (
+    return "\n".join(f"- `{point}`" for point in failpoints.COMMIT_POINTS) + (
         "\n\nEach is a place in the commit sequence; what it means stands in "
         "[failpoints.py](../streams/kafka/failpoints.py).\n"
     )

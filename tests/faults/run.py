@@ -33,7 +33,7 @@ def drawn(seed: int) -> Iterator[Step]:
     """Yield faults for ever: the deck, shuffled anew each time it is used up."""
     chance = random.Random(f"{seed}-plan")
     while True:
-        points = [f"kill {point}" for point in failpoints.POINTS]
+        points = [f"kill {point}" for point in failpoints.COMMIT_POINTS]
         chance.shuffle(points)
         deck: list[Step] = [(name,) for name in DECK]
         # Two at a time, for the time it takes a process to start.

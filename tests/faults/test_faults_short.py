@@ -7,7 +7,6 @@ import pytest
 
 from streams.kafka import failpoints
 from streams.kafka.settings import Driver
-from tests.faults.faults import LEDGER_POINTS, OPERATORS
 from tests.faults.run import Step, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(600)]
@@ -16,7 +15,7 @@ SESSION_MS = 4_000
 RATE_PER_S = 400
 # Two at a time: each of four ledgers has a partition, and comes to its point.
 ALONE = "in_revocation"
-PAIRED = [point for point in LEDGER_POINTS if point != ALONE]
+PAIRED = [point for point in failpoints.LEDGER_POINTS if point != ALONE]
 PAIRS: list[Step] = [
     tuple(f"kill {point}" for point in PAIRED[first : first + 2])
     for first in range(0, len(PAIRED), 2)
@@ -36,7 +35,7 @@ PLANS: dict[int, list[Step]] = {
     3: [
         ("kill", "kill emitter"),
         ("broker kill",),
-        *((f"kill {point}",) for point in OPERATORS),
+        *((f"kill {point}",) for point in failpoints.OPERATOR_POINTS),
         ("broker restart", "spool full"),
         ("cut long",),
         ("rebalance add", "mode change"),
@@ -46,7 +45,7 @@ PLANS: dict[int, list[Step]] = {
 
 def test_the_plans_have_every_point() -> None:
     planned = {name for plan in PLANS.values() for step in plan for name in step}
-    assert {f"kill {point}" for point in failpoints.POINTS} <= planned
+    assert {f"kill {point}" for point in failpoints.COMMIT_POINTS} <= planned
 
 
 # A minute each. What the drivers do differently, the second half of a commit and a zombie have all of;

@@ -9,7 +9,7 @@ from streams.kafka import failpoints
 from tests.faults.faults import DECK, KINDS
 from tests.faults.run import Step, drawn
 
-DECK_STEPS = len(DECK) + -(-len(failpoints.POINTS) // 2)
+DECK_STEPS = len(DECK) + -(-len(failpoints.COMMIT_POINTS) // 2)
 
 
 def decks(seed: int, count: int) -> list[Step]:

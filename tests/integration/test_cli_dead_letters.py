@@ -10,6 +10,7 @@ from aiokafka.structs import TopicPartition
 
 from schemas.topics import EVENT_BYTES_MAX, Topic
 from streams.budget.policy import policy_from_toml
+from tests.integration.agents_letters import agents_letter
 from tests.integration.kafka_world import Seen, World, eventually, make_world
 from tests.integration.shell import Ran, environ, stoploss
 
@@ -234,4 +235,34 @@ async def test_many_letters_are_sent_only_where_somebody_says_so(world: World) -
         sent = await run(world, "replay", "--yes", *WHY, "--json")
         assert (sent.code, len(sent.answer["sent"])) == (0, 11)
         assert await counts(world, world.tokens)
+    await world.assert_verified()
+
+
+async def test_what_an_agent_has_refused_is_listed_and_never_sent_again(
+    world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "event.json"
+    file.write_text("{}")
+    async with world.ledger():
+        refused = await send_raw(world, b"{}")
+        await until_refused(world, 1)
+        offset = int(refused.partition(":")[2])
+        theirs = agents_letter(world.settings.topic_prefix, offset, 0)
+        async with aiokafka.AIOKafkaProducer(**world.settings.producer_kwargs()) as producer:
+            topic = world.settings.topic(Topic.DEAD_LETTERS)
+            await producer.send_and_wait(topic, theirs.value, theirs.key, 0)
+        number = f"executions/0:{offset}"
+        listed = await run(world, "--json")
+        assert {each["number"] for each in listed.answer["letters"]} == {refused, number}
+        for which, name in ((refused, "events"), (number, "executions")):
+            shown = await run(world, "show", which, "--json")
+            assert shown.answer["topic"] == f"{world.settings.topic_prefix}{name}"
+        before = await world.read(Topic.EVENTS)
+        for more in ((), ("--file", str(file))):
+            ran = await run(world, "replay", number, *more, *WHY)
+            assert (ran.code, ran.out) == (1, "")
+            assert ran.err.startswith(f"{number}: is not sent again: an agent has refused it")
+        ran = await run(world, "replay", *WHY, "--json")
+        assert [each["number"] for each in ran.answer["skipped"]] == [refused, number]
+        assert await world.read(Topic.EVENTS) == before
     await world.assert_verified()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from streams.importers.demo import demo_path
+from tests.integration.kafka_world import eventually
 from tests.integration.shell import environ, start, stoploss
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -34,6 +35,8 @@ async def test_the_demo_decides_everything_and_verify_agrees(tmp_path: Path) -> 
     assert [each["equal"] for each in verified.answer["partitions"]] == [True] * 4
     tasks = await stoploss("tasks", "--all", "--json", env=env, cwd=tmp_path)
     assert len(tasks.answer["tasks"]) == 52
+    # Redis was not started for it.
+    assert tasks.answer["source"]["why"].startswith("no Redis runs in ")
 
 
 async def test_up_runs_until_it_is_told_to_stop_and_others_join_it(tmp_path: Path) -> None:
@@ -52,6 +55,14 @@ async def test_up_runs_until_it_is_told_to_stop_and_others_join_it(tmp_path: Pat
         assert (second.code, second.out, second.err.count("\n")) == (2, "", 1)
         doctor = await stoploss("doctor", "--json", env=env, cwd=tmp_path)
         assert doctor.answer["bootstrap_servers"] == where["bootstrap_servers"]
+
+        async def is_shown() -> bool:
+            # A setting that is for another system does not hide the view of this one.
+            other = env | {"STOPLOSS_REDIS_URL": "redis://127.0.0.1:1/0"}
+            tasks = await stoploss("tasks", "--all", "--json", env=other, cwd=tmp_path)
+            return bool(tasks.answer["tasks"]) and tasks.answer["source"]["from"] == "view"
+
+        await eventually(is_shown)
     finally:
         up.send_signal(signal.SIGINT)
         async with asyncio.timeout(60):

@@ -1,6 +1,7 @@
 """The example enforcer obeys: it wraps up, explains, and stops."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from schemas.topics import Topic
 from streams.kafka.settings import Settings
 from tests.integration.decisions import Ledger
 from tests.integration.example import start_example
+from tests.integration.test_client_completions import report, say
 
 pytestmark = pytest.mark.integration
 
 PATIENCE_S = 60.0
-TOPICS = (Topic.EVENTS, Topic.HEALTH, Topic.DECISIONS, Topic.HEARTBEATS)
+TOPICS = (Topic.EVENTS, Topic.HEALTH, Topic.DECISIONS, Topic.HEARTBEATS, Topic.REPORTS)
 
 
 @pytest.fixture
@@ -72,3 +74,17 @@ async def test_it_ends_by_itself_where_nothing_is_decided(
     consumer = aiokafka.AIOKafkaConsumer(settings.topic(Topic.EVENTS), **settings.consumer_kwargs())
     async with consumer:
         await next_of(consumer, "task.ended", outcome="completed")
+
+
+async def test_it_prints_the_three_lines_of_the_report_when_it_is_asked_to(
+    settings: Settings, tmp_path: Path
+) -> None:
+    process = await start_example(
+        settings, tmp_path, "--calls", "1", "--seconds", "0", "--report", "60"
+    )
+    while process.returncode is None:
+        await say(settings, report("OTHER"), report("TASK-1"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await process.wait()
+    assert process.returncode == 0

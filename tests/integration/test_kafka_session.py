@@ -1,6 +1,7 @@
 """What `streams/kafka/ports.py` promises, held against Kafka and against the simulation."""
 
 import asyncio
+import base64
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +25,7 @@ from streams.kafka.ports import (
     PartitionWriter,
     Record,
 )
+from streams.kafka.producers import fits
 from streams.kafka.reader import CHUNK_RECORDS, start_client
 from streams.kafka.settings import Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
@@ -322,6 +324,18 @@ async def test_a_batch_of_more_than_a_driver_queues_is_there_whole(
     await commit(writer, [decision, *(side.record(Topic.TASKS, *state) for state in states)])
     await settled(side.reader(Topic.TASKS), states)
     await settled(side.reader(Topic.DECISIONS), [("a", "1")])
+
+
+async def test_the_largest_record_that_is_said_to_fit_passes_the_broker(kafka: KafkaSide) -> None:
+    """Of the same digits four times over only a thorough compressor finds that they are the same."""
+    chance = random.Random(7)
+    digits = "".join(chance.choices("0123456789", k=1_250 * 1024)).encode()
+    text = base64.b64encode(digits * 4).decode()
+    assert fits(text.encode())
+    writer = kafka.writer()
+    await writer.fence()
+    await commit(writer, [kafka.record(Topic.TASKS, "a", text)])
+    await settled(kafka.reader(Topic.TASKS), [("a", text)])
 
 
 async def test_a_record_that_never_fits_its_queue_takes_its_whole_batch_with_it(

@@ -8,10 +8,12 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from schemas.letters import AGENTS_SOURCE
 from schemas.topics import Topic
 from streams.kafka.settings import Settings
 from streams.verify.refold import verify
 from streams.verify.result import VerifyResult
+from tests.integration.agents_letters import with_agents_letters
 from tests.integration.kafka_world import make_world
 from tests.integration.recorded_log import (
     PARTITIONS,
@@ -53,6 +55,33 @@ async def test_what_a_ledger_wrote_through_a_crash_and_a_restart_is_what_a_fold_
         assert compared[topic.value] == len(log.of(topic)) > 0
     assert compared["dead-letters"] == len(log.of(Topic.DEAD_LETTERS)) > 0
     assert any(record.value is None for record in log.of(Topic.DECISIONS))
+
+
+async def test_letters_of_agents_are_none_of_the_ledgers(settings: Settings, log: Log) -> None:
+    result = await verified(settings, log, with_agents_letters)
+    assert [str(report.difference) for report in result.partitions] == ["None"] * PARTITIONS
+    compared = sum(report.compared["dead-letters"] for report in result.partitions)
+    assert compared == len(log.of(Topic.DEAD_LETTERS)) > 0
+
+
+async def test_a_letter_of_the_ledgers_that_says_it_is_an_agents_is_missing(
+    settings: Settings, log: Log
+) -> None:
+    result = await verified(settings, log, from_an_agent)
+    assert {
+        (report.difference.problem, report.difference.topic)
+        for report in result.partitions
+        if report.difference is not None
+    } == {("missing", settings.topic(Topic.DEAD_LETTERS))}
+
+
+def from_an_agent(records: list[Raw]) -> Iterable[Raw]:
+    for record in records:
+        if record.topic is Topic.DEAD_LETTERS and record.value is not None:
+            envelope = record.envelope | {"source": AGENTS_SOURCE}
+            yield replace(record, value=msgspec.json.encode(envelope))
+        else:
+            yield record
 
 
 def unchanged(records: list[Raw]) -> list[Raw]:

@@ -11,6 +11,7 @@ from schemas.topics import Topic
 from streams.kafka.settings import Settings
 from streams.verify.result import IndependentResult
 from streams.verify.second import judge
+from tests.integration.agents_letters import with_agents_letters
 from tests.integration.kafka_world import make_world
 from tests.integration.recorded_log import (
     PARTITIONS,
@@ -67,6 +68,11 @@ def with_a_lost_event(records: list[Raw]) -> list[Raw]:
     at = first(records, Topic.EVENTS, "phase.usage")
     more = records[at].with_data(input_tokens=9_001)
     return [*records[:at], more, *records[at + 1 :]]
+
+
+async def test_letters_of_agents_are_none_of_the_ledgers(settings: Settings, log: Log) -> None:
+    await copy_log(settings, log, with_agents_letters)
+    assert differences(await judge(settings)) == ["None"] * PARTITIONS
 
 
 async def test_what_a_ledger_wrote_through_a_crash_and_a_restart_follows_from_its_inputs(

@@ -58,8 +58,9 @@ def test_the_schema_finds_mistakes(change: dict[str, object]) -> None:
     assert errors(changed) != []
 
 
-def test_it_has_the_parts_of_the_first_release() -> None:
-    assert SERVICES.keys() == {"kafka", "redis", "topics", "ledger", "otel-collector"}
+def test_it_has_every_part() -> None:
+    ours = {"topics", "ledger", "agents", "view"}
+    assert SERVICES.keys() == ours | {"kafka", "redis", "otel-collector"}
 
 
 @every_service
@@ -110,6 +111,15 @@ def test_every_part_waits_for_what_it_needs() -> None:
         "topics": {"kafka": "service_healthy"},
         "ledger": {
             "topics": "service_completed_successfully",
+            "otel-collector": "service_started",
+        },
+        "agents": {
+            "topics": "service_completed_successfully",
+            "otel-collector": "service_started",
+        },
+        "view": {
+            "topics": "service_completed_successfully",
+            "redis": "service_healthy",
             "otel-collector": "service_started",
         },
         "otel-collector": {},

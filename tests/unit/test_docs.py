@@ -3,27 +3,35 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import prometheus_client
 import pytest
 import typer.main
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 
 from schemas.topics import DAY_MS, SPECS, Topic
+from streams.agents.delivery.sinks import Sink
+from streams.agents.metrics import MetricsExport as AgentsExport
+from streams.agents.watchdog import Standing
+from streams.budget.alert_rules import default_alert_rules
 from streams.budget.policy import builtin_policy, policy_json
 from streams.cli.main import app
 from streams.kafka.settings import Settings
+from streams.kafka.telemetry import Readers, nobody
 from streams.ledger.health import Health
 from streams.ledger.metrics import MetricsExport
+from streams.view.metrics import ViewExport
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs/operations.md"
 TROUBLESHOOTING = ROOT / "docs/TROUBLESHOOTING.md"
+METRICS = ROOT / "docs/metrics.md"
 DOCUMENTS = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 # It names what is to come, and that is not there yet.
 OF_TOMORROW = {ROOT / "docs/plan.md"}
@@ -35,7 +43,7 @@ COMMAND = re.compile(
 )
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-METRIC = re.compile(r"stoploss[._]ledger[._]\w+")
+METRIC = re.compile(r"stoploss[._](?:ledger|agents|view)[._]\w+")
 VARIABLE = re.compile(r"STOPLOSS_[A-Z_]*[A-Z]")
 SETTING_LIKE = re.compile(r"(?:\w+_ms|(?:sasl|ssl|otlp|prometheus|bootstrap|topic)_\w+)")
 
@@ -132,29 +140,58 @@ def table_rows(document: Path, heading: str) -> list[list[str]]:
 @cache
 def metric_names() -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of all instruments, and what Prometheus calls them."""
-    memory, registry = InMemoryMetricReader(), prometheus_client.CollectorRegistry()
-    export = MetricsExport([memory, PrometheusMetricReader(registry=registry)], lambda: None)
+    names: set[str] = set()
+    prometheus: set[str] = set()
+    for tell in (of_the_ledger, of_the_agents, of_the_view):
+        memory, registry = InMemoryMetricReader(), prometheus_client.CollectorRegistry()
+        close = tell([memory, PrometheusMetricReader(registry=registry)])
+        data: Any = memory.get_metrics_data()
+        names |= {
+            metric.name
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+        prometheus |= {
+            # Prometheus gives counters their suffix when they are shown.
+            f"{family.name}_total" if family.type == "counter" else family.name
+            for family in registry.collect()
+            if family.name.startswith("stoploss")
+        }
+        close()
+    return frozenset(names), frozenset(prometheus)
+
+
+def of_the_ledger(readers: list[MetricReader]) -> Callable[[], None]:
+    """Use every instrument once."""
+    export = MetricsExport(readers, lambda: None)
     metrics = export.metrics
     metrics.owned(0, restore_ms=1.0)
     metrics.failed(0, "fenced")
     metrics.committed(
         0, events=1, records=1, commit_ms=1.0, latency_ms=1.0, dead_letters=Counter(["not_json"])
     )
-    data: Any = memory.get_metrics_data()
-    names = {
-        metric.name
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    prometheus = {
-        # Prometheus gives counters their suffix when they are shown.
-        f"{family.name}_total" if family.type == "counter" else family.name
-        for family in registry.collect()
-        if family.name.startswith("stoploss")
-    }
-    export.close()
-    return frozenset(names), frozenset(prometheus)
+    return export.close
+
+
+def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
+    """Use every instrument once."""
+    export = AgentsExport(Readers(readers, nobody))
+    export.metrics.agent("baselines").standings = {("executions", 0): Standing(1, 2)}
+    export.metrics.restarted("baselines", "stalled")
+    export.metrics.sink("oncall")
+    return export.close
+
+
+def of_the_view(readers: list[MetricReader]) -> Callable[[], None]:
+    """Use every instrument once."""
+    export = ViewExport(Readers(readers, nobody))
+    metrics = export.metrics
+    metrics.watch(lambda: {"tasks/0": 1}, lambda: 1)
+    metrics.applied({"tasks": 1}, {"tasks": 1}, 1.0)
+    metrics.failed("redis")
+    metrics.rebuilds()
+    return export.close
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -216,9 +253,17 @@ def test_every_metric_that_is_named_exists_and_every_one_is_explained() -> None:
     names, prometheus = metric_names()
     named = {name for document in DOCUMENTS for name in METRIC.findall(document.read_text("utf-8"))}
     assert named - names - prometheus == set()
-    rows = table_rows(OPERATIONS, "### Metrics")
+    headings = [
+        f"## {title}" for title in re.findall(r"^## (.+)$", METRICS.read_text(), re.MULTILINE)
+    ]
+    rows = [row for heading in headings for row in table_rows(METRICS, heading)]
     assert {row[0].strip("`") for row in rows} == names
     assert {row[1].strip("`") for row in rows} == prometheus
+
+
+def test_every_key_of_a_sink_is_explained() -> None:
+    rows = table_rows(ROOT / "docs/notifications.md", "## Where they go")
+    assert {"name", *(row[0].strip("`") for row in rows)} == set(Sink.__struct_fields__)
 
 
 def test_every_state_of_health_is_explained_with_its_number() -> None:
@@ -238,6 +283,7 @@ def test_every_variable_that_is_named_exists() -> None:
 
 def test_every_setting_that_is_named_exists() -> None:
     known = set(Settings.__struct_fields__) | set(re.findall(r'"(\w+)":', policy_json_text()))
+    known |= {key for table in alert_tables().values() for key in table}
     for document in (OPERATIONS, TROUBLESHOOTING):
         wrong = [
             f"{said.where}: {said.code}"
@@ -245,6 +291,16 @@ def test_every_setting_that_is_named_exists() -> None:
             if SETTING_LIKE.fullmatch(said.code) and said.code not in known
         ]
         assert wrong == []
+
+
+def test_the_thresholds_of_alerts_in_the_documents_are_the_defaults() -> None:
+    rows = table_rows(OPERATIONS, "### When alerts fire")
+    written = {row[0].strip("`"): (float(row[1]), float(row[2])) for row in rows}
+    assert written == {
+        name: (table["fires_above"], table["resolves_at"])
+        for name, table in alert_tables().items()
+        if "fires_above" in table
+    }
 
 
 def test_the_times_in_the_documents_are_the_defaults() -> None:
@@ -272,6 +328,10 @@ def kept(topic: Topic) -> str:
             return "last of each key"
         case _:
             return f"last of each key, {span}"
+
+
+def alert_tables() -> dict[str, dict[str, Any]]:
+    return msgspec.to_builtins(default_alert_rules())  # type: ignore[no-any-return]
 
 
 def policy_json_text() -> str:

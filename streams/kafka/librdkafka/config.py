@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from schemas.topics import MESSAGE_BYTES_MAX
-from streams.kafka.compression import BUILDER_BYTES
+from streams.kafka.compression import BUILDER_BYTES, LEVEL_ALONE
 from streams.kafka.reader import FETCH_BYTES_MAX, FETCH_WAIT_MS
 from streams.kafka.settings import Settings
 
@@ -101,7 +101,11 @@ def producer_config(settings: Settings, partition: int) -> dict[str, Any]:
         "transactional.id": settings.transactional_id(partition),
         "transaction.timeout.ms": settings.transaction_timeout_ms,
         "compression.type": "lz4",
-        "linger.ms": LINGER_MS,
+        # Whether a dead letter passes the broker is told beforehand, by this level (`fits`); with the
+        # default, one that is nearly too large would be refused, restored and refused for ever.
+        "compression.level": LEVEL_ALONE,
+        # Less than a record may take, which is no longer than its transaction.
+        "linger.ms": min(LINGER_MS, settings.transaction_timeout_ms // 2),
         "batch.size": BUILDER_BYTES,
         "message.max.bytes": UNCOMPRESSED_BYTES_MAX,
         "queue.buffering.max.messages": 0,  # a batch has its own bounds

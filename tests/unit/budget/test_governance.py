@@ -1,7 +1,7 @@
 """Critical needs a reason, and the reason may need a review."""
 
 from schemas.fields import Number
-from streams.budget.policy import policy_from_toml
+from streams.budget.policy import default_governance_rules, policy_from_toml
 from tests.unit.budget.story import story
 from tests.unit.budget.world import World
 
@@ -118,3 +118,9 @@ def test_a_new_reason_has_to_be_reviewed_anew() -> None:
         policy=STRICT,
     )
     assert budget(world) == (9_000, "high", ["reclassified", "critical_unreviewed"])
+
+
+def test_without_a_policy_the_users_own_numbers_hold() -> None:
+    rules = default_governance_rules()
+    assert (float(rules.critical_share_max), rules.review_due_ms) == (0.1, 24 * 3_600_000)
+    assert rules.critical_requires_review is False

@@ -2,6 +2,8 @@
 
 import pytest
 
+from schemas.fields import Importance
+from streams.budget.governance_rules import GovernanceRules
 from streams.budget.policy import (
     InvalidPolicyError,
     Policy,
@@ -59,10 +61,17 @@ def test_the_built_in_policy_is_the_users_own() -> None:
     }
     assert policy.weights_milli == (1_000, 100, 1_000, 1_000)
     assert policy.closing_phases == ("PR", "MONITOR")
-    assert (policy.fail, policy.dedupe_recent, policy.critical_requires_review) == (
-        "open",
-        256,
-        False,
+    assert (policy.fail, policy.dedupe_recent) == ("open", 256)
+    assert policy.governance == GovernanceRules(
+        critical_requires_review=False,
+        critical_share_max=0.1,
+        review_due_ms=86_400_000,
+        expected_share={
+            Importance.LOW: 0.15,
+            Importance.MEDIUM: 0.6,
+            Importance.HIGH: 0.2,
+            Importance.CRITICAL: 0.05,
+        },
     )
     assert (policy.clock.stuck_after_ms, policy.clock.abandoned_after_ms) == (
         4 * 3_600_000,
@@ -237,7 +246,7 @@ def test_a_default_lists_every_phase() -> None:
                 (
                     "mode: 5 is not allowed; use one of: version, fail, auto_adjust, phases, "
                     "closing_phases, metered, multipliers, ladders, clock, dedupe, explanations, "
-                    "governance, definitions"
+                    "governance, definitions, alerts"
                 ),
             ],
             id="a policy carries no mode, and a misspelt key is an error",

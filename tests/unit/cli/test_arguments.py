@@ -28,6 +28,19 @@ WHY = ("--reason", "a test")
             id="a timeout that is no number",
         ),
         pytest.param(
+            ("tasks", "--from", "redis"),
+            "--from: 'redis' is not allowed; use view, topics",
+            id="a source that is none",
+        ),
+        pytest.param(
+            ("alerts", "--timeout", "-1"),
+            "--timeout: '-1' is not allowed; use a number from 0.1 to 3600",
+            id="alerts before they were asked for",
+        ),
+        pytest.param(
+            ("alerts", "queue_depth"), "Got unexpected extra argument", id="one alert by its name"
+        ),
+        pytest.param(
             ("topics", "create", "--partitions", "0"),
             "--partitions: '0' is not allowed; use a whole number from 1 to 10000",
             id="no partitions",
@@ -41,6 +54,32 @@ WHY = ("--reason", "a test")
             ("ledger", "--workers", "0"),
             "--workers: '0' is not allowed; use a whole number from 1 to 64",
             id="no workers",
+        ),
+        pytest.param(("report",), "Missing argument 'TASK'", id="a report on nothing"),
+        pytest.param(
+            ("report", "T", "--format", "pdf"),
+            "--format: 'pdf' is not allowed; use text, markdown, json",
+            id="a report as something else",
+        ),
+        pytest.param(
+            ("report", "T", "--format", "markdown", "--json"),
+            "--format: 'markdown' is not allowed; use json, or none, with --json",
+            id="a report as two things",
+        ),
+        pytest.param(
+            ("report", "T", "--format", "markdown", "--summary"),
+            "--format: 'markdown' is not allowed; use text or json with --summary",
+            id="three lines as a document",
+        ),
+        pytest.param(
+            ("agents", "nobody"),
+            "NAME: 'nobody' is not allowed; use one of alerts, governance, baselines, reports, delivery",
+            id="an agent that there is none of",
+        ),
+        pytest.param(
+            ("agents", "delivery"),
+            "sinks: None is not allowed; use a table such as [sinks.oncall] in stoploss.toml",
+            id="delivery to nobody",
         ),
         pytest.param(
             ("demo", "--speed", "0"),
@@ -164,6 +203,31 @@ WHY = ("--reason", "a test")
         ),
         pytest.param(("explain", "T"), "Missing option '--text'", id="an explanation of silence"),
         pytest.param(
+            ("justify", "T", "perhaps"),
+            "ANSWER: 'perhaps' is not allowed; use approve, refuse",
+            id="an answer that is none",
+        ),
+        pytest.param(
+            ("justify", "T"), "Missing argument 'approve|refuse'", id="a review without an answer"
+        ),
+        pytest.param(("justify",), "Missing argument 'TASK'", id="a review of nothing"),
+        pytest.param(
+            ("audit", "--since", "yesterday"),
+            "--since: 'yesterday' is not allowed; use how long ago, such as 90m, 24h or 7d; or a time "
+            "such as 2026-11-22T21:00:00Z",
+            id="an audit since a word",
+        ),
+        pytest.param(
+            ("audit", "--limit", "0"),
+            "--limit: '0' is not allowed; use a whole number from 1 to 10000",
+            id="an audit of nothing",
+        ),
+        pytest.param(
+            ("audit", "T", "U"),
+            "Got unexpected extra argument(s) (U)",
+            id="an audit of two tasks",
+        ),
+        pytest.param(
             ("recover", "T", "--end", "--partition", "1", *WHY),
             "--partition: 1 is not allowed; use it where a record is rebuilt: without --close-phase, "
             "--end and --refold",
@@ -179,7 +243,7 @@ WHY = ("--reason", "a test")
             pytest.param(
                 ("dead-letters", "show", number),
                 f"N: '{number}' is not allowed; use PARTITION:OFFSET of the refused record, such as "
-                "0:42, as `stoploss dead-letters` lists it",
+                "0:42 or executions/0:42, as `stoploss dead-letters` lists it",
                 id=f"letter {number}",
             )
             for number in ("42", "0:", ":1", "a:1", "0:1:2", "0:1234567890123456789")
@@ -265,6 +329,7 @@ WHY = ("--reason", "a test")
                 ("tasks",),
                 ("task", "T"),
                 ("watch",),
+                ("alerts",),
                 ("verify",),
                 ("doctor",),
                 ("dead-letters",),
@@ -274,6 +339,8 @@ WHY = ("--reason", "a test")
                 ("mode", "observe", *WHY),
                 ("reclassify", "T", "--complexity", "tiny", *WHY),
                 ("explain", "T", "--text", "because"),
+                ("justify", "T", "approve"),
+                ("audit",),
                 ("recover", "T", "--end", *WHY),
             )
         ],

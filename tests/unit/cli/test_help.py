@@ -8,12 +8,16 @@ COMMANDS = (
     "up",
     "demo",
     "ledger",
+    "agents",
+    "view",
     "topics create",
     "import",
     "replay",
     "tasks",
     "task",
+    "report",
     "watch",
+    "alerts",
     "grant",
     "mode",
     "policy check",
@@ -21,6 +25,8 @@ COMMANDS = (
     "policy show",
     "reclassify",
     "explain",
+    "justify",
+    "audit",
     "verify",
     "doctor",
     "recover",
@@ -28,7 +34,7 @@ COMMANDS = (
     "dead-letters show",
     "dead-letters replay",
 )
-WITHOUT_JSON = {"ledger"}  # it answers nothing
+WITHOUT_JSON = {"ledger", "agents", "view"}  # they answer nothing
 
 
 @pytest.mark.parametrize("command", COMMANDS)

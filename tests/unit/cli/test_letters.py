@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from schemas.envelope import Envelope
+from schemas.errors import InvalidFieldError
 from schemas.outputs import DeadLetter, DeadLetterDetail, DeadLetterHeader, DeadLetterInput
 from streams.cli.letters import (
     Letter,
@@ -14,6 +15,7 @@ from streams.cli.letters import (
     editable,
     headers_of,
     letter_answer,
+    letter_number,
     value_of,
 )
 
@@ -37,6 +39,22 @@ def letter(raw: bytes, *headers: DeadLetterHeader, **more: object) -> Letter:
         data=msgspec.structs.replace(data, **more),
     )
     return Letter(NUMBER, b"T", envelope)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0:42", "executions/11:0", "agents-baselines-measures/0:7"],
+)
+def test_a_number_is_read_as_it_is_shown(text: str) -> None:
+    assert str(letter_number(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0:", ":1", "/0:1", "a:1", "0:1/", "executions/0", "-1:2"]
+)
+def test_what_names_no_record_is_no_number(text: str) -> None:
+    with pytest.raises(InvalidFieldError, match="use PARTITION:OFFSET of the refused record"):
+        letter_number(text)
 
 
 @pytest.mark.parametrize(

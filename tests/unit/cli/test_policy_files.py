@@ -40,6 +40,21 @@ def test_every_error_is_a_line_and_the_answer_is_no(
     ]
 
 
+def test_a_mistake_in_the_table_of_alerts_is_said_like_any_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[alerts.stop_loss_rate]\nfires_above = 10\n")
+    ran = run(capsys, "policy", "check", str(file))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.error_lines == [
+        (
+            f"{file}: alerts.stop_loss_rate.fires_above: 10 is not allowed; "
+            "use a number above 0, at most 1, with up to 4 decimals"
+        )
+    ]
+
+
 def test_the_same_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text('fail = "ajar"\n')
@@ -77,6 +92,10 @@ def test_a_bad_policy_given_to_another_command_is_wrong_usage(
                 "odd.toml",
             ),
             id="with odd names and small numbers",
+        ),
+        pytest.param(
+            policy_from_toml("[alerts.queue_depth]\nfires_above = 60\n", "busy.toml"),
+            id="with alerts",
         ),
     ],
 )

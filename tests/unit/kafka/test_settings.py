@@ -51,6 +51,21 @@ def test_the_file_of_the_current_folder_is_read(
             "STOPLOSS_PARTITIONS: '0' is not allowed; use a whole number from 1 to 10000",
             id="out of range",
         ),
+        *[
+            pytest.param(
+                {"STOPLOSS_REPORT_URL": url},
+                f"STOPLOSS_REPORT_URL: '{url}' is not allowed; use an address that begins with "
+                "https:// or http:// and has {task_id} once",
+                id=f"report_url {url}",
+            )
+            for url in (
+                "budget.example/{task_id}",
+                "https://budget.example/tasks",
+                "https://budget.example/{task_id}/{task_id}",
+                "https://budget.example/{task}/{task_id}",
+                "https://budget.example/a b/{task_id}",
+            )
+        ],
         pytest.param(
             {"STOPLOSS_SECURITY_PROTOCOL": "tls"},
             "STOPLOSS_SECURITY_PROTOCOL: 'tls' is not allowed; "
@@ -72,6 +87,11 @@ def test_the_file_of_the_current_folder_is_read(
             {"STOPLOSS_SECURITY_PROTOCOL": "SASL_SSL", "STOPLOSS_SASL_MECHANISM": "PLAIN"},
             "sasl_username: None is not allowed; use a value: security_protocol is SASL_SSL",
             id="SASL without a name",
+        ),
+        pytest.param(
+            {"STOPLOSS_REDIS_URL": "http://:secret@host"},
+            "STOPLOSS_REDIS_URL: '…' is not allowed; use redis://host:port/0, or rediss:// with TLS",
+            id="not of a Redis, and its password is not shown",
         ),
         pytest.param(
             {"STOPLOSS_SSL_KEYFILE": "key.pem"},

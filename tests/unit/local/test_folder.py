@@ -105,6 +105,13 @@ def test_a_state_file_left_by_a_crash_is_stale(folder: DataFolder, process: Proc
     assert folder.running() is None
 
 
+def test_a_kafka_whose_redis_has_died_runs_on(folder: DataFolder) -> None:
+    """Else whoever only wants to read would wait for the Kafka that is there to end."""
+    state = msgspec.structs.replace(state_of(OURSELVES), redis=ended_process())
+    folder.write_state(state)
+    assert folder.running() == state
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"kafka": 1}'])
 def test_a_state_file_that_cannot_be_read_is_none(folder: DataFolder, content: str) -> None:
     (folder.path / "cluster.json").write_text(content)

@@ -15,6 +15,23 @@ Data = dict[str, Any]
 POLICY = {"version": "2026-11", "hash": "9f2c"}
 INPUT = {"partition": 3, "offset": 1042}
 CELL = {"scope": "phase", "metric": "tokens", "phase": "THINK"}
+CLASS = {"complexity": "medium", "importance": "high"}
+REPORT: Data = CLASS | {
+    "task_id": "TASK-17",
+    "revision": 1,
+    "final": True,
+    "status": "ended",
+    "outcome": "completed",
+    "verdict": "review",
+    "summary": ["Over budget.", "THINK stood out.", "Write down why."],
+    "metrics": {"tokens": {"used": 9_000.5, "limit": 6_000, "share": 1.5, "level": "review"}},
+    "phases": [{"phase": "THINK", "attempts": 2, "metrics": {"latency_ms": {"used": 5}}}],
+    "causes": [{"cell": CELL, "level": "review", "cause": "iteration", "text": "iteration"}],
+    "explanation": "owed",
+    "blocks": [
+        {"decision_id": "3-7-0", "time": "2026-11-22T21:00:00Z", "message": "", "enforced": False}
+    ],
+}
 STATE: Data = {
     "task_id": "TASK-17",
     "status": "open",
@@ -227,6 +244,7 @@ EXAMPLES: dict[str, tuple[Data | None, Data | None]] = {
             "queue_depth": 3,
             "transition_ms": {"relative_error": 0.01, "zeros": 1, "buckets": {"-4": 1, "17": 3}},
             "emitter": {"queued": 0, "spooled": 0, "dropped": 0},
+            "ledger": {"batches": 9, "batch_failures": 1, "commit_ms": {"buckets": {"90": 9}}},
         },
         {"source": "enforcer-1", "transition_ms": {"buckets": {"fast": 1}}},
     ),
@@ -243,8 +261,45 @@ EXAMPLES: dict[str, tuple[Data | None, Data | None]] = {
             "threshold": 4,
             "message": "in one phase for 5 h",
             "severity": "warning",
+            "number": 1,
+            "since": "2026-11-22T21:00:00.123Z",
+            "task_id": "TASK-17",
+            "origin": {"topic": "lifecycle"} | INPUT,
         },
         {"name": "stuck_task", "scope": "TASK-17", "state": "maybe"},
+    ),
+    "stoploss.baseline": (
+        CLASS
+        | {
+            "phase": "THINK",
+            "executions": 20,
+            "metrics": {
+                "tokens": {
+                    "count": 20,
+                    "sum": 70_000.5,
+                    "p50": 3_500,
+                    "p75": 4_000,
+                    "p90": 4_500,
+                    "p99": 5_000,
+                    "sketch": {"buckets": {"408": 20}},
+                }
+            },
+        },
+        CLASS | {"phase": "THINK", "executions": 20, "metrics": {"words": {}}},
+    ),
+    "stoploss.report": (REPORT, REPORT | {"summary": ["one line"]}),
+    "stoploss.audit": (
+        {
+            "subject": "TASK-17",
+            "action": "task_reclassified",
+            "by": "ada",
+            "reason": "it loses data",
+            "task_id": "TASK-17",
+            "before": {"importance": "low"},
+            "after": {"importance": "critical"},
+            "origin": {"topic": "lifecycle"} | INPUT,
+        },
+        {"subject": "TASK-17", "action": "task_renamed", "by": "ada"},
     ),
 }
 OF_PARTITIONS = {"all.granted", "mode.set", "policy.set", "clock.tick", "partition.state"}

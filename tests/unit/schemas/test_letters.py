@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.decode import is_binary_mode, structured
-from schemas.letters import kept_header, original_bytes, original_headers
+from schemas.letters import is_agents_letter, kept_header, original_bytes, original_headers
 from schemas.outputs import DeadLetterHeader
 
 NOT_UTF_8 = b"\xffname\xc3"
@@ -69,3 +69,17 @@ def test_the_original_of_a_dead_letter_is_given_back_as_bytes() -> None:
     assert original_bytes(base64.b64encode(b"\xff{").decode()) == b"\xff{"
     with pytest.raises(ValueError, match="original: not base64"):
         original_bytes("%")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_agents"),
+    [
+        pytest.param(b'{"source":"stoploss-agents"}', True, id="an agent's"),
+        pytest.param(b'{"source":"stoploss/ledger"}', False, id="the ledger's"),
+        pytest.param(b"{}", False, id="nobody's"),
+        pytest.param(b"{", False, id="no JSON"),
+        pytest.param(None, False, id="a deletion"),
+    ],
+)
+def test_an_agents_letter_is_told_from_the_ledgers(value: bytes | None, *, is_agents: bool) -> None:
+    assert is_agents_letter(value) is is_agents

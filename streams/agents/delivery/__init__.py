@@ -1,0 +1,1 @@
+"""Alerts and ends of tasks go to people: webhooks, Slack, a log."""

@@ -1,0 +1,149 @@
+"""What `doctor` says of the parts beside the ledger: the view, the alerts, the agents, the latencies."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from schemas.alerts import Severity
+from schemas.errors import UnavailableError
+from schemas.topics import SPECS
+from streams.agents.lag import Standings, opened
+from streams.agents.registry import AGENTS
+from streams.agents.stages import Agent
+from streams.cli.edges import AlertRow, by_severity
+from streams.cli.findings import Finding
+from streams.cli.sources import ASKED_FOR
+from streams.cli.view import RUN_A_VIEW, NoView, View
+from streams.insight.numbers import counted
+from streams.kafka.settings import Settings
+from streams.view.quantiles import Quantiles
+
+# As of the ledger: a moment's records are no lag.
+LAG_RECORDS_MAX = 10_000
+# The hour that runs may have begun just now.
+HOURS = 2
+
+
+class ViewFacts(Struct, frozen=True, kw_only=True):
+    """How the view is: `lag` counts records not shown yet; None is not known.
+
+    `why`: it cannot be read, or is too old; None where it is as it should be.
+    """
+
+    age_ms: int | None = None
+    lag: int | None = None
+    why: str | None = None
+
+
+class Latencies(Struct, frozen=True, kw_only=True):
+    """How long the ledger's commits and the phase transitions took in the last hours, in ms."""
+
+    commit_ms: Quantiles
+    transition_ms: Quantiles
+
+
+class AgentFacts(Struct, frozen=True, kw_only=True):
+    """How far an agent is behind, in records; None where it has never run, or cannot be asked."""
+
+    name: str
+    lag: int | None
+    why: str | None = None
+
+
+def view_facts(found: View | NoView) -> ViewFacts | None:
+    """Return how the view is; None where nobody looked."""
+    if isinstance(found, NoView):
+        return None if found.why == ASKED_FOR else ViewFacts(why=found.why)
+    return ViewFacts(age_ms=found.freshness.age_ms, lag=found.freshness.lag, why=found.too_old)
+
+
+def view_findings(found: View | NoView) -> list[Finding]:
+    """Name what is wrong with the view; where nobody runs one, nothing is."""
+    if isinstance(found, NoView):
+        return [Finding("view", found.why, found.remedy)] if found.is_expected else []
+    findings = []
+    if found.too_old is not None:
+        findings.append(Finding("view", found.too_old, RUN_A_VIEW))
+    if unreadable := found.freshness.unreadable:
+        listed = ", ".join(f"{count} of {topic}" for topic, count in sorted(unreadable.items()))
+        findings.append(
+            Finding(
+                "view",
+                f"records could not be read: {listed}",
+                "use the same version of stoploss as the ledger, then stoploss view --rebuild",
+            )
+        )
+    return findings
+
+
+async def latencies(found: View | NoView) -> Latencies | None:
+    """Return what the view knows of latencies; None where there is none.
+
+    Raises:
+        RedisUnavailableError: it has gone away.
+    """
+    if isinstance(found, NoView):
+        return None
+    health = await found.queries.health(HOURS)
+    return Latencies(commit_ms=health.commit_ms, transition_ms=health.transition_ms)
+
+
+def alert_findings(firing: Iterable[AlertRow]) -> list[Finding]:
+    """Name the alerts about the system; one about a task is not what is wrong with the system."""
+    of_system = [
+        each for each in firing if each.task_id is None and each.severity is not Severity.INFO
+    ]
+    if not of_system:
+        return []
+    counts = ", ".join(
+        f"{count} {severity.value}" for severity, count in by_severity(of_system).items()
+    )
+    names = ", ".join(dict.fromkeys(each.name for each in of_system))
+    return [Finding("alerts", f"firing: {counts} ({names})", "stoploss alerts")]
+
+
+async def agents_facts(settings: Settings, partitions: int) -> list[AgentFacts]:
+    """Return how far each agent is behind in its sources.
+
+    Args:
+        settings: where Kafka is.
+        partitions: of `events`.
+    """
+    try:
+        async with opened(settings, "doctor") as standings:
+            return [
+                await _agent(standings, agent, partitions) for _, agent in sorted(AGENTS.items())
+            ]
+    except UnavailableError as error:
+        return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(AGENTS)]
+
+
+async def _agent(standings: Standings, agent: Agent, partitions: int) -> AgentFacts:
+    try:
+        if not await standings.has_begun(agent.group):
+            return AgentFacts(name=agent.name, lag=None)
+        found = await standings.of(agent.group, _sources(agent, partitions))
+    except UnavailableError as error:
+        return AgentFacts(name=agent.name, lag=None, why=str(error))
+    return AgentFacts(name=agent.name, lag=sum(each.lag for each in found.values()))
+
+
+def _sources(agent: Agent, partitions: int) -> list[tuple[str, int]]:
+    """Return what an agent reads; its internal topics have one partition."""
+    counts = {spec.topic.value: spec.partitions or partitions for spec in SPECS.values()}
+    names = dict.fromkeys(source.topic for stage in agent.stages for source in stage.sources)
+    return [(name, counts.get(name, 1)) for name in names]
+
+
+def agent_findings(agents: Iterable[AgentFacts]) -> list[Finding]:
+    """Name the agents that are behind; one that nobody has ever run is none."""
+    findings = []
+    for each in agents:
+        if each.why is not None:
+            remedy = "let this user describe consumer groups and read the agents' topics"
+            findings.append(Finding(f"agent {each.name}", each.why, remedy))
+        elif each.lag is not None and each.lag > LAG_RECORDS_MAX:
+            behind = f"it is {counted(each.lag, 'record')} behind"
+            remedy = f"stoploss agents {each.name}, where none runs; else wait, its log says more"
+            findings.append(Finding(f"agent {each.name}", behind, remedy))
+    return findings

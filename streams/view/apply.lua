@@ -1,0 +1,57 @@
+-- Does everything that one read of the topics changes, or nothing.
+--
+-- KEYS: meta
+-- ARGV: 1. the fence that the writer has seen in meta, "" where none
+--       2. the turn that it has seen there, "" where any will do
+--       3. msgpack: the sizes of each command's arguments
+--       4. the arguments of all commands, one after the other
+--
+-- Returns the turn afterwards. A writer that is behind another one ("moved"), that a rebuild has
+-- fenced off ("fenced"), or whose Redis has gone back to what it was earlier, changes nothing.
+if (redis.call('HGET', KEYS[1], 'fence') or '') ~= ARGV[1] then
+  return 'fenced'
+end
+if ARGV[2] ~= '' and (redis.call('HGET', KEYS[1], 'turn') or '') ~= ARGV[2] then
+  return 'moved'
+end
+
+local own = {}
+
+-- Adds to a field of a hash, which goes when it comes to 0: a view that saw two steps and one that
+-- saw both at once must not differ.
+function own.COUNT(_, key, field, amount)
+  if redis.call('HINCRBY', key, field, amount) == 0 then
+    redis.call('HDEL', key, field)
+  end
+end
+
+-- Keeps the highest of a sorted set, and the fields of the same names in another key.
+function own.BOUND(_, ranking, companion, count)
+  local over = redis.call('ZCARD', ranking) - tonumber(count)
+  if over > 0 then
+    for _, name in ipairs(redis.call('ZRANGE', ranking, 0, over - 1)) do
+      redis.call('ZREM', ranking, name)
+      redis.call('HDEL', companion, name)
+    end
+  end
+end
+
+-- Sets when a key ends, in Unix seconds. Some records have the time of a machine whose clock is wrong:
+-- whatever it says, no key stays for ever.
+local longest_s = 100 * 24 * 3600
+local now_s = tonumber(redis.call('TIME')[1])
+function own.EXPIREAT(_, key, at_s)
+  redis.call('EXPIREAT', key, math.min(tonumber(at_s), now_s + longest_s))
+end
+
+local at = 1
+for _, sizes in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local command = {}
+  for index, size in ipairs(sizes) do
+    command[index] = string.sub(ARGV[4], at, at + size - 1)
+    at = at + size
+  end
+  local doer = own[command[1]] or redis.call
+  doer(unpack(command))
+end
+return redis.call('HINCRBY', KEYS[1], 'turn', 1)

@@ -1,0 +1,89 @@
+"""What tasks call themselves is written down once, and importance that is inflated is noticed once."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from schemas.topics import Topic
+from streams.agents.governance import AGENT
+from tests.integration.agents_world import WITHIN_S, AgentsWorld, make_agents_world
+from tests.integration.kafka_world import World, eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+async def agents(bootstrap_servers: str, topic_prefix: str) -> AsyncIterator[AgentsWorld]:
+    made = await make_agents_world(bootstrap_servers, topic_prefix, AGENT)
+    yield made
+    for worker in made.workers:
+        if worker.process.returncode is None:
+            worker.process.kill()
+            await worker.ended()
+
+
+async def trail(world: World) -> list[str]:
+    """Every entry of the audit, in the order of its task's changes; one that is there twice, once."""
+    seen = {one.id: one for one in await world.read(Topic.AUDIT)}
+    return sorted(
+        f"{one.data['subject']} {one.data['action']} {one.data['by']}" for one in seen.values()
+    )
+
+
+async def edges(world: World) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for seen in await world.read(Topic.ALERTS):
+        edge = f"{seen.data['state']} {seen.data['number']}"
+        if edge not in found.setdefault(seen.key, []):
+            found[seen.key].append(edge)
+    return found
+
+
+@pytest.mark.parametrize(
+    "failpoint", [None, "agent_after_fold", "agent_after_outputs", "agent_in_table"]
+)
+async def test_changes_are_noted_and_inflation_is_told_also_where_a_worker_is_killed(
+    agents: AgentsWorld, failpoint: str | None
+) -> None:
+    world = World(agents.settings)
+    async with world.ledger():
+        tasks = [f"TASK-{number}" for number in range(25)]
+        for task in tasks:
+            how = "low" if task in tasks[::5] else "critical"
+            start = world.event(
+                "task.started",
+                task,
+                importance=how,
+                importance_justification="urgent",
+                owner="ann",
+            )
+            await world.send([(task, start)])
+        change = world.event(
+            "task.reclassified", "TASK-0", by="bob", reason="now", importance="critical"
+        )
+        await world.send([("TASK-0", change)])
+        reviewed = world.event("justification.reviewed", "TASK-0", by="eve", approved=True)
+        await world.send([("TASK-0", reviewed)])
+        if failpoint is not None:
+            dying = await agents.begin(STOPLOSS_FAILPOINT=failpoint)
+            assert await dying.ended() not in (0, None), "it was to die there"
+        async with agents.worker():
+            await agents.until_done()
+            await eventually(lambda: _told(world), WITHIN_S)
+    critical = [task for task in tasks if task not in tasks[::5]]
+    assert await trail(world) == sorted(
+        [
+            *(f"{task} task_classified ann" for task in critical),
+            "TASK-0 task_reclassified bob",
+            "TASK-0 justification_reviewed eve",
+        ]
+    )
+    assert await edges(world) == {
+        "importance_inflation/all": ["firing 1"],
+        "importance_jump/TASK-0": ["firing 1", "resolved 2"],
+    }
+    await world.assert_verified()
+
+
+async def _told(world: World) -> bool:
+    return len(await edges(world)) == 2

@@ -1,0 +1,74 @@
+"""A worker is replaced where something waits for it and it does not move, and for no other reason."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from streams.agents.watchdog import Place, Signs, Standing, Watchdog
+
+STALL_S = 30.0
+IN: Place = ("in", 0)
+OTHER: Place = ("in", 1)
+Seen = tuple[int, int, set[Place], Mapping[Place, tuple[int, int]] | None]
+
+
+def looked(*seen: Seen, every_s: float = 10.0) -> list[str | None]:
+    """What the watchdog says at each look."""
+    watchdog = Watchdog(0.0, STALL_S)
+    answers = []
+    for index, (beat, restored, owned, places) in enumerate(seen):
+        standings = None
+        if places is not None:
+            standings = {place: Standing(*at) for place, at in places.items()}
+        signs = Signs(beat, restored, frozenset(owned))
+        answers.append(watchdog.look((index + 1) * every_s, signs, standings))
+    return answers
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(lambda n: (n, 0, {IN}, {IN: (5, 5)}), id="nothing waits"),
+        pytest.param(lambda n: (n, 0, {IN}, {IN: (n, 1_000)}), id="behind, but it moves"),
+        pytest.param(lambda n: (n, n, {IN}, {IN: (5, 9)}), id="it restores"),
+        pytest.param(lambda n: (n, 0, {OTHER}, {IN: (5, 9)}), id="what waits is another's"),
+        pytest.param(lambda n: (n, 0, {IN}, None), id="Kafka does not answer"),
+        pytest.param(
+            lambda n: (n, 0, {IN}, {IN: (5, 9)} if n % 3 else {IN: (9, 9)}), id="it catches up"
+        ),
+        pytest.param(
+            lambda n: (n, 0, {IN}, {IN: (5, 9)} if n % 3 else None), id="Kafka comes and goes"
+        ),
+    ],
+)
+def test_who_moves_is_left_alone(seen: object) -> None:
+    assert callable(seen)
+    assert set(looked(*(seen(n) for n in range(1, 30)))) == {None}
+
+
+def test_who_does_not_answer_is_replaced() -> None:
+    answers = looked(*((1, 0, set[Place](), None) for _ in range(6)))
+    assert answers[:4] == [None] * 4
+    assert answers[4] == "does not answer for 30 s"
+
+
+def test_who_stands_still_while_something_waits_is_replaced() -> None:
+    answers = looked(*((n, 0, {IN, OTHER}, {IN: (5, 9), OTHER: (n, 99)}) for n in range(7)))
+    assert answers[:4] == [None] * 4
+    assert answers[4] == "does not move: in partition 0 stands at 5, 4 behind, for 30 s"
+
+
+def test_who_was_given_nothing_while_something_waits_is_replaced() -> None:
+    answers = looked(*((n, 0, set[Place](), {IN: (5, 9)}) for n in range(7)))
+    assert answers[4] == "does not move: in partition 0 stands at 5, 4 behind, for 30 s"
+
+
+def test_the_end_of_a_restore_begins_the_time_anew() -> None:
+    restoring = [(n, n, {IN}, {IN: (5, 9)}) for n in range(10)]
+    still = [(n, 9, {IN}, {IN: (5, 9)}) for n in range(10, 20)]
+    answers = looked(*restoring, *still)
+    assert answers.index("does not move: in partition 0 stands at 5, 4 behind, for 30 s") == 13
+
+
+def test_what_waits_is_never_less_than_nothing() -> None:
+    assert (Standing(5, 9).lag, Standing(9, 5).lag) == (4, 0)

@@ -1,0 +1,90 @@
+"""What counts as wrong of the view, the alerts and the agents."""
+
+import pytest
+
+from schemas.alerts import AlertState, Severity
+from streams.cli.beside import (
+    LAG_RECORDS_MAX,
+    AgentFacts,
+    ViewFacts,
+    agent_findings,
+    alert_findings,
+    view_facts,
+    view_findings,
+)
+from streams.cli.edges import AlertRow
+from streams.cli.findings import Finding
+from streams.cli.sources import ASKED_FOR
+from streams.cli.view import NoView
+
+
+def row(name: str, severity: Severity, task_id: str | None = None) -> AlertRow:
+    return AlertRow(
+        name=name,
+        scope="all",
+        state=AlertState.FIRING,
+        severity=severity,
+        since="2026-11-22T21:00:00.000Z",
+        time="2026-11-22T21:00:00.000Z",
+        value=31.0,
+        threshold=30.0,
+        message="31 tasks wait",
+        task_id=task_id,
+        number=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("firing", "problems"),
+    [
+        pytest.param([], [], id="nothing"),
+        pytest.param([row("told", Severity.INFO)], [], id="what nobody has to look at"),
+        pytest.param(
+            [row("budget_breach", Severity.CRITICAL, "T")], [], id="a task's is not the system's"
+        ),
+        pytest.param(
+            [
+                row("ledger_write_failures", Severity.CRITICAL),
+                row("queue_depth", Severity.WARNING),
+                row("queue_depth", Severity.WARNING),
+            ],
+            ["firing: 1 critical, 2 warning (ledger_write_failures, queue_depth)"],
+            id="the system's, each name once",
+        ),
+    ],
+)
+def test_an_alert_about_the_system_is_wrong(firing: list[AlertRow], problems: list[str]) -> None:
+    assert [each.problem for each in alert_findings(firing)] == problems
+
+
+@pytest.mark.parametrize(
+    ("agent", "problems"),
+    [
+        pytest.param(AgentFacts(name="a", lag=None), [], id="one that has never run"),
+        pytest.param(AgentFacts(name="a", lag=LAG_RECORDS_MAX), [], id="a moment's records"),
+        pytest.param(
+            AgentFacts(name="a", lag=12_345), ["it is 12,345 records behind"], id="one behind"
+        ),
+        pytest.param(
+            AgentFacts(name="a", lag=None, why="Kafka at k: no rights"),
+            ["Kafka at k: no rights"],
+            id="one that cannot be asked",
+        ),
+    ],
+)
+def test_an_agent_that_is_behind_is_wrong(agent: AgentFacts, problems: list[str]) -> None:
+    found = agent_findings([agent])
+    assert [each.problem for each in found] == problems
+    assert {each.about for each in found} <= {"agent a"}
+
+
+def test_a_view_is_missed_only_where_somebody_runs_one() -> None:
+    expected = NoView("Redis does not answer", "start Redis")
+    assert view_findings(expected) == [Finding("view", "Redis does not answer", "start Redis")]
+    nobodys = NoView(expected.why, expected.remedy, is_expected=False)
+    assert view_findings(nobodys) == []
+    assert view_facts(nobodys) == ViewFacts(why="Redis does not answer")
+
+
+def test_nothing_is_said_of_a_view_that_nobody_looked_at() -> None:
+    assert view_facts(NoView(ASKED_FOR, "", is_expected=False)) is None

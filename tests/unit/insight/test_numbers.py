@@ -1,0 +1,89 @@
+"""Numbers as people read them."""
+
+from decimal import Decimal
+
+import pytest
+
+from schemas.fields import Metric, Number
+from streams.insight.numbers import amount, compact, counted, duration, metric_name, percent, period
+
+
+@pytest.mark.parametrize(
+    ("passed_ms", "shown"),
+    [
+        (0, "0.0 s"),
+        (9_949, "9.9 s"),
+        (10_000, "10 s"),
+        (59_999, "59 s"),
+        (200_000, "3 m 20 s"),
+        (7_500_000, "2 h 5 m"),
+        (273_600_000, "3 d 4 h"),
+    ],
+)
+def test_a_duration_is_said_in_its_two_largest_units(passed_ms: int, shown: str) -> None:
+    assert duration(passed_ms) == shown
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"),
+    [
+        (0, "0"),
+        (99_999, "99,999"),
+        (100_000, "100k"),
+        (999_999, "999k"),
+        (1_239_999, "1.23M"),
+        (Decimal("12345.678"), "12,345"),
+    ],
+)
+def test_many_tokens_are_rounded_down(tokens: Number, shown: str) -> None:
+    assert compact(tokens) == shown
+
+
+def test_one_is_not_said_as_many() -> None:
+    assert [counted(count, "file") for count in (0, 1, 1_200)] == [
+        "0 files",
+        "1 file",
+        "1,200 files",
+    ]
+    assert counted(1, "event waits", "events wait") == "1 event waits"
+    assert counted(2, "event waits", "events wait") == "2 events wait"
+
+
+@pytest.mark.parametrize(
+    ("length_ms", "shown"),
+    [
+        (28 * 86_400_000, "28 days"),
+        (86_400_000, "24 h"),
+        (5_400_000, "90 min"),
+        (600_000, "10 min"),
+        (1_000, "1 s"),
+        (1_500, "1,500 ms"),
+    ],
+)
+def test_a_period_is_said_in_its_largest_whole_unit(length_ms: int, shown: str) -> None:
+    assert period(length_ms) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(None, "–"), (0.0, "0 %"), (0.8999, "89 %"), (12.0, "1,200 %")]
+)
+def test_a_share_shows_90_percent_only_when_it_is_reached(share: float | None, shown: str) -> None:
+    assert percent(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "shown"),
+    [
+        (12_345, Metric.TOKENS, "12,345"),
+        (61_000, Metric.LATENCY_MS, "1 m 1 s"),
+        (Decimal("1234.567"), Metric.COST_USD, "$1,234.57"),
+    ],
+)
+def test_an_amount_is_said_in_the_unit_of_its_metric(
+    value: Number, metric: Metric, shown: str
+) -> None:
+    assert amount(value, metric) == shown
+
+
+def test_a_metric_is_named_without_its_unit() -> None:
+    assert [metric_name(metric) for metric in Metric] == ["tokens", "latency", "cost"]

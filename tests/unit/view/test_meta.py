@@ -1,0 +1,51 @@
+"""What a view does about the keys that it finds."""
+
+import pytest
+
+from streams.view.keys import LAYOUT
+from streams.view.meta import ALIVE_WITHIN_MS, STALE_AFTER_MS, Step, begun, judge
+
+NOW_MS = 1_795_000_000_000
+OURS = {"fence": "17", "cluster": "a", "layout": str(LAYOUT), "at_ms": str(NOW_MS - 1)}
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "step"),
+    [
+        pytest.param({}, None, Step.REBUILD, id="an empty Redis"),
+        pytest.param(OURS, None, Step.FOLLOW, id="ours"),
+        pytest.param(OURS, "asked for", Step.REBUILD, id="ours, and somebody wants a rebuild"),
+        pytest.param(OURS | {"layout": "0"}, None, Step.REBUILD, id="of another version"),
+        pytest.param(OURS | {"fence": "clearing 17"}, None, Step.CLEAR, id="half deleted"),
+        pytest.param(
+            OURS | {"at_ms": str(NOW_MS - STALE_AFTER_MS - 1)}, None, Step.REBUILD,
+            id="so old that topics have forgotten what left meanwhile",
+        ),
+        pytest.param(
+            OURS | {"at_ms": str(NOW_MS - STALE_AFTER_MS)}, None, Step.FOLLOW, id="just not so old"
+        ),
+        pytest.param(
+            OURS | {"cluster": "b", "at_ms": str(NOW_MS - ALIVE_WITHIN_MS)}, None, Step.REBUILD,
+            id="another cluster's, and nobody is at work there",
+        ),
+        pytest.param(
+            OURS | {"cluster": "b"}, None, Step.LEAVE, id="another cluster's, and a view is at work"
+        ),
+        pytest.param(
+            OURS | {"cluster": "b"}, "asked for", Step.LEAVE, id="which no wish takes away"
+        ),
+    ],
+)  # fmt: skip
+def test_a_view_takes_what_is_its_own(
+    found: dict[str, str], wanted: str | None, step: Step
+) -> None:
+    assert judge(found, "a", NOW_MS, wanted).step is step
+
+
+@pytest.mark.parametrize("fence", [str(NOW_MS + 5), f"clearing {NOW_MS + 5}"])
+def test_a_rebuild_has_a_fence_that_nobody_has_seen(fence: str) -> None:
+    assert begun({"fence": fence}, "a", NOW_MS, "why")["fence"] == f"clearing {NOW_MS + 6}"
+
+
+def test_a_rebuild_of_an_emptied_redis_has_one_as_well() -> None:
+    assert begun({}, "a", NOW_MS, "why")["fence"] == f"clearing {NOW_MS}"
