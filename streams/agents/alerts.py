@@ -29,8 +29,10 @@ from streams.agents.stages import (
     Source,
     Stage,
     Ticks,
+    encode,
+    source,
 )
-from streams.agents.windows import Packed, alert_record, source
+from streams.agents.windows import Packed, alert_record
 from streams.budget.state import BREAKER
 from streams.insight import remembering
 from streams.insight.look import OpenBreaker
@@ -44,13 +46,12 @@ TICK_EVERY_S = 2.0
 # Somebody waits for an alert; most batches are small.
 LINGER_S = 0.02
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _SIGNAL: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(Signal)
 
 
 def watch_tasks(entries: Entries[remembering.Kept], record: Inbound) -> Iterator[Outbound]:
     """Turn a record about a task into edges and signals."""
-    origin = Origin(record.topic, record.partition, record.offset)
+    origin = record.origin
     if record.data is None:
         alerts = remembering.tell_deletion(entries, record.key, origin, record.timestamp_ms)
         signals: list[Signal] = []
@@ -58,12 +59,12 @@ def watch_tasks(entries: Entries[remembering.Kept], record: Inbound) -> Iterator
         alerts, signals = remembering.tell(entries, record.data, origin)
     yield from map(alert_record, alerts)
     for signal in signals:
-        yield Outbound(SIGNALS.topic, record.key.encode(), _ENCODE(signal))
+        yield Outbound(SIGNALS.topic, record.key.encode(), encode(signal))
 
 
 def watch_windows(entries: Entries[Raw], record: Inbound) -> Iterator[Outbound | Everywhere]:
     """Turn a signal, or what an enforcer, a ledger or a person says, into edges and effects."""
-    place = Origin(record.topic, record.partition, record.offset)
+    place = record.origin
     signal = _signal(record, place)
     if signal is None:
         return
@@ -101,7 +102,7 @@ def _mode(breaker: OpenBreaker) -> Everywhere:
             time=rfc3339(breaker.at_ms),
             data=ModeSetData(mode=breaker.mode, by=BREAKER, reason=breaker.reason),
         )
-        return Outbound(Topic.EVENTS, subject.encode(), _ENCODE(envelope), partition)
+        return Outbound(Topic.EVENTS, subject.encode(), encode(envelope), partition)
 
     return Everywhere(Topic.EVENTS, event)
 
@@ -122,7 +123,7 @@ def _entry(breaker: OpenBreaker) -> Outbound:
             after={"mode": breaker.mode.value},
         ),
     )
-    return Outbound(Topic.AUDIT, b"mode", _ENCODE(envelope))
+    return Outbound(Topic.AUDIT, b"mode", encode(envelope))
 
 
 AGENT = Agent(
@@ -131,9 +132,9 @@ AGENT = Agent(
         Stage(
             name="tasks",
             sources=(
-                source(Topic.LIFECYCLE, Lifecycle, "lifecycle"),
-                source(Topic.DECISIONS, Decision, "decision", has_deletions=True),
-                source(Topic.EXECUTIONS, ExecutionRecord, "execution"),
+                source(Topic.LIFECYCLE, Lifecycle, "stoploss.lifecycle"),
+                source(Topic.DECISIONS, Decision, "stoploss.decision", has_deletions=True),
+                source(Topic.EXECUTIONS, ExecutionRecord, "stoploss.execution"),
             ),
             fold=watch_tasks,
             entry=remembering.Kept,
@@ -143,9 +144,9 @@ AGENT = Agent(
             name="windows",
             sources=(
                 Source(SIGNALS.topic, _SIGNAL),
-                source(Topic.HEALTH, Health, "health"),
-                source(Topic.FEEDBACK, Feedback, "feedback"),
-                source(Topic.AUDIT, Audit, "audit"),
+                source(Topic.HEALTH, Health, "stoploss.health"),
+                source(Topic.FEEDBACK, Feedback, "stoploss.feedback"),
+                source(Topic.AUDIT, Audit, "stoploss.audit"),
             ),
             fold=watch_windows,
             entry=Raw,
@@ -154,5 +155,5 @@ AGENT = Agent(
     ),
     internal=(SIGNALS,),
     writes=(Topic.ALERTS, Topic.EVENTS, Topic.AUDIT),
-    ticks=(Ticks(SIGNALS.topic, TICK_EVERY_S, lambda at_ms: _ENCODE(Tick(at_ms=at_ms))),),
+    ticks=(Ticks(SIGNALS.topic, TICK_EVERY_S, lambda at_ms: encode(Tick(at_ms=at_ms))),),
 )

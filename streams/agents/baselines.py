@@ -3,14 +3,20 @@
 Two stages: what finishes in any partition goes to a topic of one, and there it is counted.
 """
 
-import msgspec
-
-from schemas.alerts import Origin
 from schemas.envelope import Envelope, epoch_ms_of, rfc3339
 from schemas.letters import AGENTS_SOURCE
 from schemas.outputs import ExecutionRecord
 from schemas.topics import Topic
-from streams.agents.stages import Agent, Entries, Inbound, InternalTopic, Outbound, Source, Stage
+from streams.agents.stages import (
+    Agent,
+    Entries,
+    Inbound,
+    InternalTopic,
+    Outbound,
+    Stage,
+    encode,
+    source,
+)
 from streams.insight.baselines import (
     ClassOfTasks,
     Entry,
@@ -26,13 +32,11 @@ MEASURE_TYPE = "stoploss.agents.measure"
 LINGER_S = 1.0
 RECORDS_MAX = 2_000
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
-
 
 def measure(_entries: None, record: Inbound) -> list[Outbound]:
     """Send on what an execution used."""
     envelope: Envelope[ExecutionRecord] = record.data
-    origin = Origin(record.topic, record.partition, record.offset)
+    origin = record.origin
     measured = measure_of(envelope.data, origin, epoch_ms_of(envelope.time))
     sent = Envelope(
         id=f"{origin.topic}-{origin.partition}-{origin.offset}",
@@ -42,7 +46,7 @@ def measure(_entries: None, record: Inbound) -> list[Outbound]:
         time=envelope.time,
         data=measured,
     )
-    return [Outbound(MEASURES.topic, measured.name.encode(), _ENCODE(sent))]
+    return [Outbound(MEASURES.topic, measured.name.encode(), encode(sent))]
 
 
 def count(entries: Entries[Entry], record: Inbound) -> list[Outbound]:
@@ -68,11 +72,7 @@ def _baseline(one: ClassOfTasks) -> Outbound:
         time=rfc3339(one.at_ms),
         data=data,
     )
-    return Outbound(Topic.BASELINES, name.encode(), _ENCODE(envelope))
-
-
-def _source(topic: str, data: type[msgspec.Struct], kind: str) -> Source:
-    return Source(topic, msgspec.json.Decoder(Envelope[data]), kind)  # type: ignore[valid-type]
+    return Outbound(Topic.BASELINES, name.encode(), encode(envelope))
 
 
 AGENT = Agent(
@@ -80,12 +80,12 @@ AGENT = Agent(
     stages=(
         Stage(
             name="measure",
-            sources=(_source(Topic.EXECUTIONS, ExecutionRecord, "stoploss.execution"),),
+            sources=(source(Topic.EXECUTIONS, ExecutionRecord, "stoploss.execution"),),
             fold=measure,
         ),
         Stage(
             name="count",
-            sources=(_source(MEASURES.topic, Measure, MEASURE_TYPE),),
+            sources=(source(MEASURES.topic, Measure, MEASURE_TYPE),),
             fold=count,
             finish=publish,
             entry=Entry,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -12,7 +13,16 @@ from schemas.outputs import DeadLetterDetail
 from schemas.refusal import UNREADABLE, Refusal, refusal, start_of
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.agents.letters import Refused, letter
-from streams.agents.stages import Entries, Everywhere, Inbound, Outbound, Read, Source, Stage
+from streams.agents.stages import (
+    Entries,
+    Everywhere,
+    Inbound,
+    Outbound,
+    Read,
+    Source,
+    Stage,
+    encode,
+)
 
 log = logging.getLogger("stoploss.agents")
 
@@ -100,7 +110,7 @@ def _fold(
     stage: Stage, decoded: dict[int, Inbound], stored: Stored, refused: dict[int, Refusal]
 ) -> Folded | None:
     """Fold what was decoded; where the fold fails at one, refuse that one and return None."""
-    decoder = msgspec.json.Decoder(stage.entry) if stage.entry is not None else None
+    decoder = None if stage.entry is None else _decoder(stage.entry)
     entries: dict[int, Any] = {}
     folded = Folded()
     for index, record in decoded.items():
@@ -133,9 +143,14 @@ def _fold(
     return folded
 
 
+@cache
+def _decoder(entry: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401 - a type
+    """Made once: it takes longer than many a batch."""
+    return msgspec.json.Decoder(entry)
+
+
 def _changes(partition: int, entries: Entries[Any]) -> list[Change]:
     """Return what was changed, in the order of the keys: the broker has a prefix after a crash."""
-    encode = msgspec.json.Encoder(decimal_format="number").encode
     return [
         Change(partition, key.encode(), None if entry is None else encode(entry))
         for key, entry in sorted(entries.changed.items(), key=lambda item: item[0])

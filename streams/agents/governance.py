@@ -22,8 +22,10 @@ from streams.agents.stages import (
     Source,
     Stage,
     Ticks,
+    encode,
+    source,
 )
-from streams.agents.windows import Packed, alert_record, source
+from streams.agents.windows import Packed, alert_record
 from streams.insight import governing
 from streams.insight.look import OpenBreaker
 from streams.insight.monitors import fold_signal
@@ -33,19 +35,18 @@ SIGNALS = InternalTopic("agents-governance-signals")
 # A review is due after a day: time is looked at often enough.
 TICK_EVERY_S = 5.0
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _SIGNAL: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(Signal)
 
 
 def watch_importance(entries: Entries[governing.Kept], record: Inbound) -> Iterator[Outbound]:
     """Turn a change of a task into entries of the audit, edges and signals."""
-    origin = Origin(record.topic, record.partition, record.offset)
+    origin = record.origin
     alerts, signals, audits = governing.tell(entries, record.data, origin)
     for entry in audits:
-        yield Outbound(Topic.AUDIT, entry.subject.encode(), _ENCODE(entry))
+        yield Outbound(Topic.AUDIT, entry.subject.encode(), encode(entry))
     yield from map(alert_record, alerts)
     for signal in signals:
-        yield Outbound(SIGNALS.topic, record.key.encode(), _ENCODE(signal))
+        yield Outbound(SIGNALS.topic, record.key.encode(), encode(signal))
 
 
 def tidy(entries: Entries[governing.Kept]) -> tuple[()]:
@@ -56,7 +57,7 @@ def tidy(entries: Entries[governing.Kept]) -> tuple[()]:
 
 def watch_shares(entries: Entries[Raw], record: Inbound) -> Iterator[Outbound]:
     """Turn a signal, or what somebody has read or set, into edges."""
-    place = Origin(record.topic, record.partition, record.offset)
+    place = record.origin
     signal = _signal(record, place)
     if signal is not None:
         for outcome in fold_signal(Packed(entries), signal, place):
@@ -76,19 +77,19 @@ AGENT = Agent(
     stages=(
         Stage(
             name="tasks",
-            sources=(source(Topic.LIFECYCLE, Lifecycle, "lifecycle"),),
+            sources=(source(Topic.LIFECYCLE, Lifecycle, "stoploss.lifecycle"),),
             fold=watch_importance,
             finish=tidy,
             entry=governing.Kept,
         ),
         Stage(
             name="shares",
-            sources=(Source(SIGNALS.topic, _SIGNAL), source(Topic.AUDIT, Audit, "audit")),
+            sources=(Source(SIGNALS.topic, _SIGNAL), source(Topic.AUDIT, Audit, "stoploss.audit")),
             fold=watch_shares,
             entry=Raw,
         ),
     ),
     internal=(SIGNALS,),
     writes=(Topic.ALERTS, Topic.AUDIT),
-    ticks=(Ticks(SIGNALS.topic, TICK_EVERY_S, lambda at_ms: _ENCODE(Tick(at_ms=at_ms))),),
+    ticks=(Ticks(SIGNALS.topic, TICK_EVERY_S, lambda at_ms: encode(Tick(at_ms=at_ms))),),
 )

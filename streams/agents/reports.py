@@ -8,7 +8,6 @@ import logging
 
 import msgspec
 
-from schemas.alerts import Origin
 from schemas.baselines import Baseline
 from schemas.envelope import Envelope
 from schemas.feedback import Feedback
@@ -24,6 +23,8 @@ from streams.agents.stages import (
     Source,
     Stage,
     Ticks,
+    encode,
+    source,
 )
 from streams.insight import gathering, writing
 from streams.kafka.settings import Settings
@@ -37,25 +38,23 @@ LINGER_S = 0.2
 # A record of `due` may be large, and so may what is held of it.
 RECORDS_MAX = 200
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
-
 
 def gather(entries: Entries[gathering.Entry], record: Inbound) -> list[Outbound]:
     """Tell the facts of a task what the ledger says."""
     if record.data is not None:  # the ledger deletes decisions about tasks that it forgets
-        gathering.fold_told(entries, _origin(record), record.timestamp_ms, record.data)
+        gathering.fold_told(entries, record.origin, record.timestamp_ms, record.data)
     return []
 
 
 def send_due(entries: Entries[gathering.Entry]) -> list[Outbound]:
     """Send on what is due after a batch."""
     said = gathering.finish(entries, list(entries.changed))
-    return [Outbound(DUE.topic, None, _ENCODE(one)) for one in said]
+    return [Outbound(DUE.topic, None, encode(one)) for one in said]
 
 
 def hold(entries: Entries[writing.Entry], record: Inbound) -> list[Outbound]:
     """Take over what is due, how late it is, what similar tasks use, and answers of people."""
-    origin = _origin(record)
+    origin = record.origin
     if record.data is None:
         return []
     match record.topic:
@@ -70,7 +69,7 @@ def hold(entries: Entries[writing.Entry], record: Inbound) -> list[Outbound]:
 
 def tick(now_ms: int) -> bytes:
     """Return the record that says how late it is."""
-    return _ENCODE(gathering.Tick(now_ms))
+    return encode(gathering.Tick(now_ms))
 
 
 def agent(link: str | None = None) -> Agent:
@@ -85,10 +84,10 @@ def agent(link: str | None = None) -> Agent:
             Stage(
                 name="gather",
                 sources=(
-                    _source(Topic.LIFECYCLE, Lifecycle, "stoploss.lifecycle"),
-                    _source(Topic.EXECUTIONS, ExecutionRecord, "stoploss.execution"),
-                    _source(Topic.BREACHES, Breach, "stoploss.breach"),
-                    _source(Topic.DECISIONS, Decision, "stoploss.decision", has_deletions=True),
+                    source(Topic.LIFECYCLE, Lifecycle, "stoploss.lifecycle"),
+                    source(Topic.EXECUTIONS, ExecutionRecord, "stoploss.execution"),
+                    source(Topic.BREACHES, Breach, "stoploss.breach"),
+                    source(Topic.DECISIONS, Decision, "stoploss.decision", has_deletions=True),
                 ),
                 fold=gather,
                 finish=send_due,
@@ -99,8 +98,8 @@ def agent(link: str | None = None) -> Agent:
                 name="write",
                 sources=(
                     Source(DUE.topic, msgspec.json.Decoder(gathering.Said)),
-                    _source(Topic.BASELINES, Baseline, "stoploss.baseline", has_deletions=True),
-                    _source(Topic.FEEDBACK, Feedback, "stoploss.feedback"),
+                    source(Topic.BASELINES, Baseline, "stoploss.baseline", has_deletions=True),
+                    source(Topic.FEEDBACK, Feedback, "stoploss.feedback"),
                 ),
                 fold=hold,
                 finish=write,
@@ -124,17 +123,7 @@ def _set_up(settings: Settings) -> Agent:
 
 
 def _report(envelope: Envelope[Report]) -> Outbound:
-    return Outbound(Topic.REPORTS, envelope.subject.encode(), _ENCODE(envelope))
-
-
-def _origin(record: Inbound) -> Origin:
-    return Origin(record.topic, record.partition, record.offset)
-
-
-def _source(
-    topic: str, data: type[msgspec.Struct], kind: str, *, has_deletions: bool = False
-) -> Source:
-    return Source(topic, msgspec.json.Decoder(Envelope[data]), kind, has_deletions)  # type: ignore[valid-type]
+    return Outbound(Topic.REPORTS, envelope.subject.encode(), encode(envelope))
 
 
 AGENT = agent()

@@ -12,10 +12,15 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from schemas.alerts import Origin
+from schemas.envelope import Envelope
 from schemas.topics import DAY_MS, Topic
 from streams.kafka.settings import Settings
 
 Entry = TypeVar("Entry")
+
+# What agents write: records and entries; amounts are exact numbers.
+encode = msgspec.json.Encoder(decimal_format="number").encode
 
 BATCH_RECORDS_MAX = 500
 # A batch waits so long for more records: what comes together is sent together.
@@ -65,6 +70,11 @@ class Inbound(Struct, frozen=True):
     key: str
     data: Any
 
+    @property
+    def origin(self) -> Origin:
+        """Its place in its topic: what follows from it names it."""
+        return Origin(self.topic, self.partition, self.offset)
+
 
 class Outbound(Struct, frozen=True):
     """A record to be sent; `topic` without the prefix, None deletes the key."""
@@ -93,6 +103,11 @@ class Source:
     decoder: msgspec.json.Decoder[Any]
     type: str | None = None
     has_deletions: bool = False
+
+
+def source(topic: str, data: type[Struct], kind: str, *, has_deletions: bool = False) -> Source:
+    """Return a topic with envelopes of one `kind`, such as `stoploss.decision`."""
+    return Source(topic, msgspec.json.Decoder(Envelope[data]), kind, has_deletions)  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)

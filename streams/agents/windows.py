@@ -1,16 +1,13 @@
-"""What agents that look at windows share: entries as packed bytes, edges as records, sources by type."""
+"""What agents that look at windows share: entries as packed bytes, edges as records."""
 
 from collections.abc import Iterator, MutableMapping
 
-import msgspec
 from msgspec import Raw
 
 from schemas.alerts import Alert
 from schemas.envelope import Envelope
 from schemas.topics import Topic
-from streams.agents.stages import Outbound, Source
-
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
+from streams.agents.stages import Outbound, encode
 
 
 class Packed(MutableMapping[str, bytes]):
@@ -37,12 +34,4 @@ class Packed(MutableMapping[str, bytes]):
 
 def alert_record(edge: Envelope[Alert]) -> Outbound:
     """Return an edge as a record of `alerts`."""
-    return Outbound(Topic.ALERTS, edge.subject.encode(), _ENCODE(edge))
-
-
-def source(
-    topic: str, data: type[msgspec.Struct], kind: str, *, has_deletions: bool = False
-) -> Source:
-    """Return a topic of ours with records of one type."""
-    decoder = msgspec.json.Decoder(Envelope[data])  # type: ignore[valid-type]
-    return Source(topic, decoder, f"stoploss.{kind}", has_deletions)
+    return Outbound(Topic.ALERTS, edge.subject.encode(), encode(edge))
