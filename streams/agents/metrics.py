@@ -6,13 +6,11 @@ What a worker has counted is read when somebody collects; what its predecessors 
 from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import Resource
 
 from streams.agents.figures import BATCHES, OUTPUTS, RECORDS, REFUSED, TOOK_MS, Figures
 from streams.agents.watchdog import Place, Standing
 from streams.kafka.settings import Settings
-from streams.kafka.telemetry import Readers, nobody, open_readers
+from streams.kafka.telemetry import NOBODY_READS, Export, Readers, open_readers
 
 PROMETHEUS_PORT_DEFAULT = 9564
 
@@ -178,33 +176,20 @@ class AgentsMetrics:
         return observe
 
 
-class MetricsExport:
-    """The instruments of one supervisor, and where they go; `close` sends what is left."""
-
-    def __init__(self, opened: Readers) -> None:
-        self._provider = MeterProvider(
-            metric_readers=opened.readers,
-            resource=Resource.create({"service.name": "stoploss-agents"}),
-            shutdown_on_exit=False,
-        )
-        self._close = opened.close
-        self.metrics = AgentsMetrics(self._provider.get_meter("stoploss.agents"))
-
-    def close(self) -> None:
-        """Send what is left, and give the port back."""
-        self._provider.shutdown()
-        self._close()
+def export_to(opened: Readers = NOBODY_READS) -> Export[AgentsMetrics]:
+    """Return the instruments, and where they go."""
+    return Export("agents", AgentsMetrics, opened)
 
 
 def unseen() -> AgentsMetrics:
     """Return instruments that nobody reads."""
-    return MetricsExport(Readers([], nobody)).metrics
+    return export_to().metrics
 
 
-def start_metrics(settings: Settings) -> MetricsExport:
+def start_metrics(settings: Settings) -> Export[AgentsMetrics]:
     """Start exporting, as the settings say.
 
     Raises:
         InvalidFieldError: the port that was asked for is taken.
     """
-    return MetricsExport(open_readers(settings, "agents", PROMETHEUS_PORT_DEFAULT))
+    return export_to(open_readers(settings, "agents", PROMETHEUS_PORT_DEFAULT))

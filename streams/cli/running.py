@@ -5,9 +5,9 @@ import contextlib
 import logging
 import shlex
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -25,6 +25,7 @@ from streams.cli.show import print_json
 from streams.cli.values import whole
 from streams.kafka.drivers import connect_by
 from streams.kafka.settings import Settings, load_settings
+from streams.kafka.telemetry import Export
 from streams.kafka.topics import create_or_check_topics
 from streams.ledger import supervisor
 from streams.ledger.metrics import start_metrics
@@ -238,47 +239,40 @@ async def _topics(settings: Settings) -> None:
         say(str(difference))
 
 
-@contextlib.asynccontextmanager
-async def _ledger(settings: Settings) -> AsyncIterator[None]:
+def _ledger(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
     connect_by(settings)  # a driver that is not installed is said here, not out of a group of tasks
-    stop = asyncio.Event()
     export = start_metrics(settings)
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(run_ledger(settings, stop=stop, metrics=export.metrics))
-            try:
-                yield
-            finally:
-                stop.set()
-    finally:
-        export.close()
+    return _beside(export, lambda stop: run_ledger(settings, stop=stop, metrics=export.metrics))
 
 
-@contextlib.asynccontextmanager
-async def _view(settings: Settings, redis_url: str | None) -> AsyncIterator[None]:
-    stop = asyncio.Event()
+def _view(
+    settings: Settings, redis_url: str | None
+) -> contextlib.AbstractAsyncContextManager[None]:
     export = view_metrics.start_metrics(settings)
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(run_view(settings, redis_url, stop, metrics=export.metrics))
-            try:
-                yield
-            finally:
-                stop.set()
-    finally:
-        export.close()
+    return _beside(export, lambda stop: run_view(settings, redis_url, stop, metrics=export.metrics))
+
+
+def _all_agents(
+    settings: Settings, sinks: Sequence[Sink]
+) -> contextlib.AbstractAsyncContextManager[None]:
+    export = agents_metrics.start_metrics(settings)
+    return _beside(
+        export,
+        lambda stop: agents_supervisor.supervise(
+            settings, list(AGENTS), stop, export.metrics, sinks=sinks
+        ),
+    )
 
 
 @contextlib.asynccontextmanager
-async def _all_agents(settings: Settings, sinks: Sequence[Sink]) -> AsyncIterator[None]:
+async def _beside(
+    export: Export[Any], run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+) -> AsyncIterator[None]:
+    """Run a part until the block ends; it is told to stop by the event it was given."""
     stop = asyncio.Event()
-    export = agents_metrics.start_metrics(settings)
     try:
         async with asyncio.TaskGroup() as group:
-            running = agents_supervisor.supervise(
-                settings, list(AGENTS), stop, export.metrics, sinks=sinks
-            )
-            group.create_task(running)
+            group.create_task(run(stop))
             try:
                 yield
             finally:

@@ -4,23 +4,18 @@ No instrument is called per event: a call costs a microsecond, an event three.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from opentelemetry.sdk.resources import Resource
 
 from schemas.fields import Mode
 from streams.kafka.settings import Settings
-from streams.kafka.telemetry import open_readers
+from streams.kafka.telemetry import NOBODY_READS, Export, Readers, open_readers
 from streams.ledger.account import Account
 from streams.ledger.health import Health
 
 PROMETHEUS_PORT_DEFAULT = 9464
-MS_BUCKETS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240)
 MODES: dict[Mode, int] = {mode: index for index, mode in enumerate(Mode)}
 HEALTHS: dict[Health, int] = {health: index for index, health in enumerate(Health)}
 
@@ -176,27 +171,17 @@ class LedgerMetrics:
         yield Observation(HEALTHS[state], {"state": state.value})
 
 
-class MetricsExport:
-    """The instruments of one process, and where they go; `close` sends what is left."""
-
-    def __init__(self, readers: Sequence[MetricReader], close: Callable[[], None]) -> None:
-        buckets = ExplicitBucketHistogramAggregation(MS_BUCKETS)
-        self._provider = MeterProvider(
-            metric_readers=readers,
-            resource=Resource.create({"service.name": "stoploss-ledger"}),
-            views=[View(instrument_unit="ms", instrument_name="*", aggregation=buckets)],
-            shutdown_on_exit=False,
-        )
-        self._close = close
-        self.metrics = LedgerMetrics(self._provider.get_meter("stoploss.ledger"))
-
-    def close(self) -> None:
-        """Send what is left, and give the port back."""
-        self._provider.shutdown()
-        self._close()
+def export_to(opened: Readers = NOBODY_READS) -> Export[LedgerMetrics]:
+    """Return the instruments, and where they go."""
+    return Export("ledger", LedgerMetrics, opened)
 
 
-def start_metrics(settings: Settings, worker: int = 0) -> MetricsExport:
+def unseen() -> LedgerMetrics:
+    """Return instruments that nobody reads."""
+    return export_to().metrics
+
+
+def start_metrics(settings: Settings, worker: int = 0) -> Export[LedgerMetrics]:
     """Start exporting: OTLP where an endpoint is configured, a Prometheus endpoint otherwise.
 
     Args:
@@ -207,4 +192,4 @@ def start_metrics(settings: Settings, worker: int = 0) -> MetricsExport:
         InvalidFieldError: the port that was asked for is taken.
     """
     opened = open_readers(settings, "ledger", PROMETHEUS_PORT_DEFAULT, worker)
-    return MetricsExport(opened.readers, opened.close)
+    return export_to(opened)

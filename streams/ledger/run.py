@@ -25,7 +25,7 @@ from streams.kafka.tracing import open_tracing
 from streams.ledger.account import keep_saying
 from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
 from streams.ledger.health import LedgerHealth
-from streams.ledger.metrics import LedgerMetrics, MetricsExport, start_metrics
+from streams.ledger.metrics import LedgerMetrics, start_metrics, unseen
 from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
 
 log = logging.getLogger("stoploss.ledger")
@@ -59,7 +59,7 @@ async def run_ledger(
         own_process: whether the garbage collector may be tuned for this alone.
     """
     stop = asyncio.Event() if stop is None else stop
-    metrics = MetricsExport([], lambda: None).metrics if metrics is None else metrics
+    metrics = unseen() if metrics is None else metrics
     health = LedgerHealth() if health is None else health
     watched = health
     metrics.watch_health(lambda: watched.state)

@@ -3,16 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from opentelemetry.sdk.resources import Resource
 
 from streams.kafka.settings import Settings
-from streams.kafka.telemetry import Readers, nobody, open_readers
+from streams.kafka.telemetry import NOBODY_READS, Export, Readers, open_readers
 
 # Above those of 64 workers of a ledger, below those of the agents.
 PROMETHEUS_PORT_DEFAULT = 9554
-MS_BUCKETS = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120, 10_240)
 
 
 class ViewMetrics:
@@ -88,35 +84,20 @@ class ViewMetrics:
             yield Observation(age_ms)
 
 
-class ViewExport:
-    """The instruments of one process, and where they go; `close` sends what is left."""
-
-    def __init__(self, opened: Readers) -> None:
-        buckets = ExplicitBucketHistogramAggregation(MS_BUCKETS)
-        self._provider = MeterProvider(
-            metric_readers=opened.readers,
-            resource=Resource.create({"service.name": "stoploss-view"}),
-            views=[View(instrument_type=Histogram, instrument_unit="ms", aggregation=buckets)],
-            shutdown_on_exit=False,
-        )
-        self._close = opened.close
-        self.metrics = ViewMetrics(self._provider.get_meter("stoploss.view"))
-
-    def close(self) -> None:
-        """Send what is left, and give the port back."""
-        self._provider.shutdown()
-        self._close()
+def export_to(opened: Readers = NOBODY_READS) -> Export[ViewMetrics]:
+    """Return the instruments, and where they go."""
+    return Export("view", ViewMetrics, opened)
 
 
 def unseen() -> ViewMetrics:
     """Return instruments that nobody reads."""
-    return ViewExport(Readers([], nobody)).metrics
+    return export_to().metrics
 
 
-def start_metrics(settings: Settings) -> ViewExport:
+def start_metrics(settings: Settings) -> Export[ViewMetrics]:
     """Start exporting, as the settings say.
 
     Raises:
         InvalidFieldError: the port that was asked for is taken.
     """
-    return ViewExport(open_readers(settings, "view", PROMETHEUS_PORT_DEFAULT))
+    return export_to(open_readers(settings, "view", PROMETHEUS_PORT_DEFAULT))

@@ -16,7 +16,7 @@ from streams.budget.policy import Policy, policy_json
 from streams.kafka.settings import Driver, Settings, load_settings
 from streams.kafka.topics import create_or_check_topics, partition_for
 from streams.ledger.health import LedgerHealth
-from streams.ledger.metrics import LedgerMetrics, MetricsExport
+from streams.ledger.metrics import LedgerMetrics, unseen
 from streams.ledger.run import run_ledger
 from streams.verify.refold import verify
 
@@ -177,7 +177,7 @@ class World:
     @contextlib.asynccontextmanager
     async def ledger(self, metrics: LedgerMetrics | None = None) -> AsyncIterator["RunningLedger"]:
         """Run a ledger until the end of the block, then stop it as SIGTERM would."""
-        metrics = metrics or MetricsExport([], lambda: None).metrics
+        metrics = metrics or unseen()
         async with asyncio.TaskGroup() as group:
             stop, health = asyncio.Event(), LedgerHealth()
             task = group.create_task(

@@ -24,10 +24,9 @@ from streams.agents.delivery.deliver import deliver
 from streams.agents.delivery.keeping import FAILURES, LAG, SENT
 from streams.agents.delivery.signing import headers
 from streams.agents.delivery.sinks import Sink
-from streams.agents.metrics import MetricsExport
+from streams.agents.metrics import unseen
 from streams.agents.supervisor import supervise
 from streams.kafka.settings import Settings
-from streams.kafka.telemetry import Readers, nobody
 from streams.kafka.topics import create_or_check_topics
 from tests.integration.kafka_world import eventually
 from tests.integration.shell import environ, start, stoploss
@@ -267,7 +266,7 @@ async def test_the_end_of_a_task_is_told_once_with_three_lines_and_the_link(
 async def test_how_much_waits_for_a_sink_that_is_away_is_seen_from_outside(
     topics: Settings,
 ) -> None:
-    metrics = MetricsExport(Readers([], nobody)).metrics
+    metrics = unseen()
     stop = asyncio.Event()
     async with receiver() as ours, asyncio.TaskGroup() as group:
         ours.answer = 503

@@ -12,9 +12,8 @@ import pytest
 
 from schemas.topics import Topic
 from streams.agents.baselines import AGENT
-from streams.agents.metrics import MetricsExport
+from streams.agents.metrics import export_to
 from streams.agents.supervisor import Patience, supervise
-from streams.kafka.telemetry import Readers, nobody
 from tests.integration.agents_world import (
     WITHIN_S,
     AgentsWorld,
@@ -210,7 +209,7 @@ async def test_agents_wait_for_kafka_and_say_so_once(
 
 
 async def test_what_waits_is_seen_from_outside(world: AgentsWorld) -> None:
-    export = MetricsExport(Readers([], nobody))
+    export = export_to()
     seen = export.metrics.agent(AGENT.name)
     await world.send(some_executions(3_000), each=500)
     stop = asyncio.Event()

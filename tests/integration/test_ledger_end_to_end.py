@@ -9,8 +9,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from schemas.envelope import rfc3339
 from schemas.topics import Topic
 from streams.kafka.settings import Driver
+from streams.kafka.telemetry import Readers, nobody
 from streams.ledger.health import Health
-from streams.ledger.metrics import MetricsExport
+from streams.ledger.metrics import export_to
 from tests.integration.kafka_world import World, eventually, make_world
 
 pytestmark = pytest.mark.integration
@@ -104,7 +105,7 @@ async def test_the_group_says_how_far_it_is(world: World) -> None:
 
 async def test_the_figures_of_a_batch_are_counted(world: World) -> None:
     reader = InMemoryMetricReader()
-    export = MetricsExport([reader], lambda: None)
+    export = export_to(Readers([reader], nobody))
     async with world.ledger(export.metrics):
         await world.send([world.usage(world.task_in(0), 100_000), ("x", b"not json")])
         await world.until_folded()

@@ -20,7 +20,7 @@ from streams.kafka.settings import Settings
 from streams.kafka.telemetry import Readers, nobody
 from streams.local.redis import RedisServer
 from streams.view.meta import ALIVE_WITHIN_MS, State
-from streams.view.metrics import ViewExport
+from streams.view.metrics import export_to
 from tests.integration.kafka_world import World, eventually, make_world
 from tests.integration.recorded_log import PARTITIONS, Log
 from tests.integration.view_world import (
@@ -250,7 +250,7 @@ async def test_a_redis_that_is_full_is_waited_for(
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO, "stoploss.view")
     reader = InMemoryMetricReader()
-    export = ViewExport(Readers([reader], nobody))
+    export = export_to(Readers([reader], nobody))
     async with running_view(world, disturbed.url, metrics=export.metrics):
         await traffic.write(1)
         await disturbed.until_all_is_shown()

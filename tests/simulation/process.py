@@ -6,7 +6,7 @@ from collections.abc import Callable
 from streams.budget.policy import Policy
 from streams.budget.sleep import Patience
 from streams.ledger.health import LedgerHealth
-from streams.ledger.metrics import LedgerMetrics, MetricsExport
+from streams.ledger.metrics import LedgerMetrics, unseen
 from streams.ledger.partition import Shared
 from streams.ledger.run import serve
 from streams.ledger.shares import Held
@@ -15,7 +15,7 @@ from tests.simulation.links import Link, SimulatedAppender
 from tests.simulation.network import Sender
 
 # The figures go nowhere; to make the instruments costs more than a history.
-METRICS: LedgerMetrics = MetricsExport([], lambda: None).metrics
+METRICS: LedgerMetrics = unseen()
 
 
 class Process:

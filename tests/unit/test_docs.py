@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 
 from schemas.topics import DAY_MS, SPECS, Topic
 from streams.agents.delivery.sinks import Sink
-from streams.agents.metrics import MetricsExport as AgentsExport
+from streams.agents.metrics import export_to as agents_export
 from streams.agents.watchdog import Standing
 from streams.budget.alert_rules import default_alert_rules
 from streams.budget.policy import builtin_policy, policy_json
@@ -25,8 +25,8 @@ from streams.cli.main import app
 from streams.kafka.settings import Settings
 from streams.kafka.telemetry import Readers, nobody
 from streams.ledger.health import Health
-from streams.ledger.metrics import MetricsExport
-from streams.view.metrics import ViewExport
+from streams.ledger.metrics import export_to as ledger_export
+from streams.view.metrics import export_to as view_export
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs/operations.md"
@@ -164,7 +164,7 @@ def metric_names() -> tuple[frozenset[str], frozenset[str]]:
 
 def of_the_ledger(readers: list[MetricReader]) -> Callable[[], None]:
     """Use every instrument once."""
-    export = MetricsExport(readers, lambda: None)
+    export = ledger_export(Readers(readers, nobody))
     metrics = export.metrics
     metrics.owned(0, restore_ms=1.0)
     metrics.failed(0, "fenced")
@@ -176,7 +176,7 @@ def of_the_ledger(readers: list[MetricReader]) -> Callable[[], None]:
 
 def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
     """Use every instrument once."""
-    export = AgentsExport(Readers(readers, nobody))
+    export = agents_export(Readers(readers, nobody))
     export.metrics.agent("baselines").standings = {("executions", 0): Standing(1, 2)}
     export.metrics.restarted("baselines", "stalled")
     export.metrics.sink("oncall")
@@ -185,7 +185,7 @@ def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
 
 def of_the_view(readers: list[MetricReader]) -> Callable[[], None]:
     """Use every instrument once."""
-    export = ViewExport(Readers(readers, nobody))
+    export = view_export(Readers(readers, nobody))
     metrics = export.metrics
     metrics.watch(lambda: {"tasks/0": 1}, lambda: 1)
     metrics.applied({"tasks": 1}, {"tasks": 1}, 1.0)

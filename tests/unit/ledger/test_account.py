@@ -16,7 +16,7 @@ from streams.kafka.ports import Record
 from streams.kafka.settings import Settings
 from streams.ledger import account
 from streams.ledger.account import Account, keep_saying, process_source
-from streams.ledger.metrics import MetricsExport
+from streams.ledger.metrics import unseen
 
 
 class Broker:
@@ -65,7 +65,7 @@ def test_what_happened_since_is_said_and_then_begun_anew() -> None:
 
 
 def test_a_fence_is_no_failure_since_each_ledger_that_comes_makes_some() -> None:
-    metrics = MetricsExport([], lambda: None).metrics
+    metrics = unseen()
     for kind in ("fenced", "events_lost"):
         metrics.failed(0, kind)
     assert metrics.account.take() is None
@@ -76,7 +76,7 @@ def test_a_fence_is_no_failure_since_each_ledger_that_comes_makes_some() -> None
 
 
 def test_every_committed_batch_is_counted() -> None:
-    metrics = MetricsExport([], lambda: None).metrics
+    metrics = unseen()
     for _ in range(3):
         metrics.committed(
             0, events=5, records=7, commit_ms=4.0, latency_ms=None, dead_letters=Counter()

@@ -6,7 +6,7 @@ from typing import Any
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from streams.kafka.telemetry import Readers, nobody
-from streams.view.metrics import ViewExport
+from streams.view.metrics import export_to
 
 DOCUMENT = Path(__file__).parents[3] / "docs/redis.md"
 
@@ -14,7 +14,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs/redis.md"
 def collected() -> dict[str, list[Any]]:
     """Return the points of each instrument after one of everything has happened."""
     memory = InMemoryMetricReader()
-    export = ViewExport(Readers([memory], nobody))
+    export = export_to(Readers([memory], nobody))
     export.metrics.watch(lambda: {"tasks/0": 7, "dead-letters/1": 0}, lambda: 250)
     export.metrics.applied({"tasks": 3}, {"tasks": 1}, 12.0)
     export.metrics.failed("redis")
@@ -41,7 +41,7 @@ def test_lag_is_told_by_topic_and_partition_and_age_for_all() -> None:
 
 def test_during_a_rebuild_there_is_no_age() -> None:
     memory = InMemoryMetricReader()
-    export = ViewExport(Readers([memory], nobody))
+    export = export_to(Readers([memory], nobody))
     export.metrics.watch(dict, lambda: None)
     assert memory.get_metrics_data() is None
     export.close()
