@@ -12,12 +12,12 @@ from rich.text import Text
 from schemas.audit import Action, Audit
 from schemas.envelope import Envelope
 from schemas.topics import Topic
-from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TimeoutS
+from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, Newest, TimeoutS
 from streams.cli.reading import opened
 from streams.cli.shot import ask_place
 from streams.cli.show import console, plain, print_json, table
 from streams.cli.tables import shortened
-from streams.cli.values import moment, whole
+from streams.cli.values import moment
 from streams.insight.numbers import counted
 from streams.kafka.settings import Settings
 
@@ -76,14 +76,7 @@ def audit(
             "2026-11-22T21:00:00Z.",
         ),
     ] = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--limit", at_least=1, at_most=10_000),
-            help="The newest N of them.",
-        ),
-    ] = SHOWN,
+    limit: Newest = SHOWN,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,

@@ -24,7 +24,17 @@ from streams.cli.letters import (
     letter_number,
     list_letters,
 )
-from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, By, Dir, Json, Reason, TimeoutS, named
+from streams.cli.options import (
+    DEFAULT_DIR,
+    TIMEOUT_S,
+    By,
+    Dir,
+    Json,
+    Newest,
+    Reason,
+    TimeoutS,
+    named,
+)
 from streams.cli.reading import Log
 from streams.cli.resending import (
     Chosen,
@@ -84,14 +94,7 @@ def dead_letters(
         ),
     ] = None,
     since_ms: Since = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--limit", at_least=1, at_most=10_000),
-            help="The newest N of them.",
-        ),
-    ] = SHOWN,
+    limit: Newest = SHOWN,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,

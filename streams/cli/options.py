@@ -8,7 +8,7 @@ import typer
 
 from schemas.fields import NAME_LENGTH_MAX
 from streams.cli.facts import From
-from streams.cli.values import choice, number
+from streams.cli.values import choice, number, whole
 
 DEFAULT_DIR = Path(".stoploss")
 TIMEOUT_S = 10.0
@@ -38,6 +38,15 @@ FromPart = Annotated[
         metavar="view|topics",
         parser=choice("--from", From),
         help="Where to look; the view, and the topics where it cannot be asked, if left out.",
+    ),
+]
+Newest = Annotated[
+    int,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        parser=whole("--limit", at_least=1, at_most=10_000),
+        help="The newest N of them.",
     ),
 ]
 By = Annotated[
