@@ -43,6 +43,7 @@ from streams.cli.show import console, plain, print_json, source_text, table
 from streams.cli.sources import Source, answered, found_at
 from streams.cli.view import START_REDIS, NoView, View
 from streams.insight.numbers import counted, duration
+from streams.insight.times import ago
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 from streams.ledger.restore import lost_state
@@ -285,7 +286,7 @@ def _ledger_findings(facts: list[PartitionFacts], torn: Collection[int]) -> list
         waiting = f"; {counted(each.lag, 'event waits', 'events wait')}" if each.lag else ""
         age_ms = each.heartbeat_age_ms
         if _is_silent(each):
-            since = "no heartbeat" if age_ms is None else f"last heartbeat {duration(age_ms)} ago"
+            since = "no heartbeat" if age_ms is None else f"last heartbeat {ago(age_ms)}"
             findings.append(
                 Finding(
                     about,
@@ -429,7 +430,7 @@ def _show_partitions(answer: DoctorAnswer) -> None:
             str(each.partition),
             "–" if each.next_offset is None else f"{each.next_offset:,}",
             f"{each.lag:,}",
-            "none" if age_ms is None else f"{duration(age_ms)} ago",
+            "none" if age_ms is None else ago(age_ms),
             "–" if each.mode is None else each.mode.value,
             "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
         )
