@@ -10,7 +10,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 
@@ -23,7 +23,8 @@ from streams.agents.metrics import AgentFigures, AgentsMetrics, unseen
 from streams.agents.registry import AGENTS
 from streams.agents.stages import Agent
 from streams.agents.topics import source_partitions, wait_for_topics
-from streams.agents.watchdog import STALL_S, Place, Signs, Standing, Watchdog
+from streams.agents.waiting import waiting
+from streams.agents.watchdog import STALL_S, Signs, Watchdog
 from streams.kafka.processes import Backoff, end, ended, pause
 from streams.kafka.settings import Settings
 
@@ -181,15 +182,14 @@ class _Keeper:
         clock = asyncio.get_running_loop().time
         while True:
             now = await standings.of(self._agent.group, self._sources)
-            self._seen.standings = now
-            self._say_how_far_behind(now)
+            self._seen.lag = waiting(self._agent, now)
+            self._say_how_far_behind(sum(self._seen.lag.values()))
             why = watchdog.look(clock(), _signs(seen), now)
             if why is not None:
                 return why
             await asyncio.sleep(self._patience.look_every_s)
 
-    def _say_how_far_behind(self, standings: Mapping[Place, Standing]) -> None:
-        lag = sum(standing.lag for standing in standings.values())
+    def _say_how_far_behind(self, lag: int) -> None:
         if not self._is_behind and lag > BEHIND_FROM:
             self._is_behind = True
             log.warning("agents: %s: %s records behind", self._agent.name, lag)

@@ -10,6 +10,7 @@ from schemas.topics import SPECS
 from streams.agents.lag import Standings, opened
 from streams.agents.registry import AGENTS
 from streams.agents.stages import Agent
+from streams.agents.waiting import waiting
 from streams.cli.edges import AlertRow, by_severity
 from streams.cli.findings import Finding
 from streams.cli.sources import ASKED_FOR
@@ -125,7 +126,7 @@ async def _agent(standings: Standings, agent: Agent, partitions: int) -> AgentFa
         found = await standings.of(agent.group, _sources(agent, partitions))
     except UnavailableError as error:
         return AgentFacts(name=agent.name, lag=None, why=str(error))
-    return AgentFacts(name=agent.name, lag=sum(each.lag for each in found.values()))
+    return AgentFacts(name=agent.name, lag=sum(waiting(agent, found).values()))
 
 
 def _sources(agent: Agent, partitions: int) -> list[tuple[str, int]]:
