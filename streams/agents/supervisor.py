@@ -21,6 +21,7 @@ from streams.agents.delivery.sinks import Sink
 from streams.agents.lag import Standings, opened
 from streams.agents.metrics import AgentFigures, AgentsMetrics, unseen
 from streams.agents.registry import AGENTS
+from streams.agents.restarts import RestartsLog
 from streams.agents.stages import Agent
 from streams.agents.topics import source_partitions, wait_for_topics
 from streams.agents.waiting import waiting
@@ -99,6 +100,8 @@ class _Keeper:
         if stages is None:
             return
         self._sources = source_partitions(self._agent, stages)
+        restarts = RestartsLog(settings, name)
+        await restarts.begin()
         backoff = Backoff()
         while not stop.is_set():
             started_s = clock()
@@ -114,13 +117,9 @@ class _Keeper:
                 return
             pause_s = backoff.after(clock() - started_s)
             self._metrics.restarted(name, "stalled" if why else "ended")
-            log.error(
-                "agents: %s: worker %s; again in %g s",
-                name,
-                why or f"ended with {process.exitcode}",
-                pause_s,
-            )
-            await pause(stop, pause_s)
+            why = why or f"ended with {process.exitcode}"
+            log.error("agents: %s: worker %s; again in %g s", name, why, pause_s)
+            await asyncio.gather(pause(stop, pause_s), restarts.add(f"worker {why}"))
 
     def _spawn(self) -> tuple[SpawnProcess, figures.Figures]:
         values, seen = figures.shared(self._sources)

@@ -25,6 +25,7 @@ from streams.cli.beside import (
     Latencies,
     ViewFacts,
     agent_findings,
+    agent_text,
     agents_facts,
     alert_findings,
     latencies,
@@ -448,8 +449,9 @@ def _show_others(answer: DoctorAnswer) -> None:
         told["commits"] = Text(_quantiles_text(answer.latencies.commit_ms))
         told["transitions"] = Text(_quantiles_text(answer.latencies.transition_ms))
     told["alerts"] = severities_text(answer.alerts)
+    now_ms = time.time_ns() // 1_000_000
     for agent in answer.agents:
-        told[f"agent {agent.name}"] = Text(_lag_text(agent))
+        told[f"agent {agent.name}"] = Text(plain(agent_text(agent, now_ms)))
     listed = table("", "")
     listed.show_header = False
     for name, said in told.items():
@@ -461,12 +463,6 @@ def _view_text(view: ViewFacts) -> str:
     if view.age_ms is None or view.lag is None:
         return plain(f"none to read: {view.why}")
     return f"{duration(view.age_ms)} old, {counted(view.lag, 'record')} behind"
-
-
-def _lag_text(agent: AgentFacts) -> str:
-    if agent.why is not None:
-        return "cannot be asked"
-    return "has never run here" if agent.lag is None else f"{counted(agent.lag, 'record')} behind"
 
 
 def _quantiles_text(found: Quantiles) -> str:
