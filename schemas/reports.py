@@ -42,13 +42,35 @@ class MetricReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     similar: Similar | None = None
 
 
+class LimitsChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What gave a task other limits: a grant, a reclassification, a review, a late start.
+
+    `limits_version` is what they are from then on.
+    """
+
+    change: str
+    by: str | None = None
+    reason: str | None = None
+    time: str
+    limits_version: Ordinal
+
+
 class CauseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a cell was crossed, with the evidence of its counters, and what it says in a sentence."""
+    """Why a cell was crossed, and what it says in a sentence.
+
+    `evidence`, `used` and `limit` are those of the crossing; `used_now` and `limit_now` those of the
+    report, as its table has them. `changed` is what made the limit another one, where it is.
+    """
 
     cell: Cell
     level: Verdict
     cause: Cause
     evidence: dict[str, Number] = {}
+    used: Number | None = None
+    limit: Number | None = None
+    used_now: Number | None = None
+    limit_now: Number | None = None
+    changed: LimitsChange | None = None
     text: Text
 
 
@@ -88,7 +110,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `summary` has three lines: within budget or not, what stood out, what to do. `revision` counts
     from 1; a later one replaces the earlier. `explanation` says whether one is owed (at review or
-    block), asked for (above 150 % of a limit) or neither.
+    block), asked for (above 150 % of a limit) or neither. Limits in `metrics` and `phases` are those
+    that hold now.
     """
 
     task_id: str
@@ -111,6 +134,7 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     findings: list[str] = []
     explanation: Annotated[str, Meta(pattern="^(none|asked|owed)$")] = "none"
     explanations: list[ExplanationReport] = []
+    limits_changes: list[LimitsChange] = []
     blocks: list[BlockReport] = []
     flags: list[str] = []
     link: str | None = None

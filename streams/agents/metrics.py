@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from streams.agents.figures import BATCHES, OUTPUTS, RECORDS, REFUSED, TOOK_MS, Figures
-from streams.agents.watchdog import Place, Standing
 from streams.kafka.settings import Settings
 from streams.kafka.telemetry import NOBODY_READS, Export, Readers, open_readers
 
@@ -20,12 +19,12 @@ class AgentFigures:
 
     def __init__(self) -> None:
         self.running = False
-        self.standings: Mapping[Place, Standing] = {}
+        self.lag: Mapping[str, int] = {}  # records that wait, by topic
         self._before = {RECORDS: 0, BATCHES: 0, OUTPUTS: 0, REFUSED: 0}
         self._now: Figures | None = None
 
     def __repr__(self) -> str:
-        return f"<AgentFigures {self.lag()} behind>"
+        return f"<AgentFigures {self.lag} behind>"
 
     def begins(self, figures: Figures) -> None:
         """Another worker counts from now on."""
@@ -42,13 +41,6 @@ class AgentFigures:
     def took_ms(self) -> int:
         """How long the last batch took."""
         return 0 if self._now is None else self._now[TOOK_MS]
-
-    def lag(self) -> dict[str, int]:
-        """Return how many offsets wait, by topic."""
-        found: dict[str, int] = {}
-        for (topic, _), standing in self.standings.items():
-            found[topic] = found.get(topic, 0) + standing.lag
-        return found
 
 
 class SinkFigures:
@@ -150,7 +142,7 @@ class AgentsMetrics:
 
     def _lag(self, _options: CallbackOptions) -> Iterable[Observation]:
         for name, agent in list(self.agents.items()):
-            for topic, lag in agent.lag().items():
+            for topic, lag in agent.lag.items():
                 yield Observation(lag, {"agent": name, "topic": topic})
 
     def _running(self, _options: CallbackOptions) -> Iterable[Observation]:

@@ -33,7 +33,7 @@ log = logging.getLogger("stoploss.agents")
 
 DUE = InternalTopic("agents-reports-due")
 TICK_EVERY_S = 1.0
-# Of a batch, so that one partition says how far it is not much oftener than five times a second.
+# Of a batch, so that what is due of one task is not said much oftener than five times a second.
 LINGER_S = 0.2
 # A record of `due` may be large, and so may what is held of it.
 RECORDS_MAX = 200
@@ -42,7 +42,7 @@ RECORDS_MAX = 200
 def gather(entries: Entries[gathering.Entry], record: Inbound) -> list[Outbound]:
     """Tell the facts of a task what the ledger says."""
     if record.data is not None:  # the ledger deletes decisions about tasks that it forgets
-        gathering.fold_told(entries, record.origin, record.timestamp_ms, record.data)
+        gathering.fold_told(entries, record.origin, record.data)
     return []
 
 

@@ -10,7 +10,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 
@@ -21,9 +21,11 @@ from streams.agents.delivery.sinks import Sink
 from streams.agents.lag import Standings, opened
 from streams.agents.metrics import AgentFigures, AgentsMetrics, unseen
 from streams.agents.registry import AGENTS
+from streams.agents.restarts import RestartsLog
 from streams.agents.stages import Agent
 from streams.agents.topics import source_partitions, wait_for_topics
-from streams.agents.watchdog import STALL_S, Place, Signs, Standing, Watchdog
+from streams.agents.waiting import waiting
+from streams.agents.watchdog import STALL_S, Signs, Watchdog
 from streams.kafka.processes import Backoff, end, ended, pause
 from streams.kafka.settings import Settings
 
@@ -98,6 +100,8 @@ class _Keeper:
         if stages is None:
             return
         self._sources = source_partitions(self._agent, stages)
+        restarts = RestartsLog(settings, name)
+        await restarts.begin()
         backoff = Backoff()
         while not stop.is_set():
             started_s = clock()
@@ -113,13 +117,9 @@ class _Keeper:
                 return
             pause_s = backoff.after(clock() - started_s)
             self._metrics.restarted(name, "stalled" if why else "ended")
-            log.error(
-                "agents: %s: worker %s; again in %g s",
-                name,
-                why or f"ended with {process.exitcode}",
-                pause_s,
-            )
-            await pause(stop, pause_s)
+            why = why or f"ended with {process.exitcode}"
+            log.error("agents: %s: worker %s; again in %g s", name, why, pause_s)
+            await asyncio.gather(pause(stop, pause_s), restarts.add(f"worker {why}"))
 
     def _spawn(self) -> tuple[SpawnProcess, figures.Figures]:
         values, seen = figures.shared(self._sources)
@@ -181,15 +181,14 @@ class _Keeper:
         clock = asyncio.get_running_loop().time
         while True:
             now = await standings.of(self._agent.group, self._sources)
-            self._seen.standings = now
-            self._say_how_far_behind(now)
+            self._seen.lag = waiting(self._agent, now)
+            self._say_how_far_behind(sum(self._seen.lag.values()))
             why = watchdog.look(clock(), _signs(seen), now)
             if why is not None:
                 return why
             await asyncio.sleep(self._patience.look_every_s)
 
-    def _say_how_far_behind(self, standings: Mapping[Place, Standing]) -> None:
-        lag = sum(standing.lag for standing in standings.values())
+    def _say_how_far_behind(self, lag: int) -> None:
         if not self._is_behind and lag > BEHIND_FROM:
             self._is_behind = True
             log.warning("agents: %s: %s records behind", self._agent.name, lag)

@@ -21,9 +21,9 @@ from streams.cli.show import (
 )
 from streams.cli.sources import Source, ask_source
 from streams.cli.tables import shortened
+from streams.insight.times import instant
 
 SCOPE_COLUMNS = 24
-SECONDS = 19  # of an RFC 3339 time: what stands before the fraction
 
 
 def alerts(
@@ -79,7 +79,7 @@ def _firing_table(rows: list[AlertRow]) -> Table:
             severity_text(row.severity),
             plain(row.name),
             shortened(row.scope, SCOPE_COLUMNS),
-            _moment(row.since),
+            plain(instant(row.since)),
             _number(row.value),
             _number(row.threshold),
             plain(row.message.removeprefix(f"{row.scope}: ")),
@@ -92,7 +92,7 @@ def _edges_table(rows: list[AlertRow]) -> Table:
     _give_way(made)
     for row in rows:
         made.add_row(
-            Text(_moment(row.time), "dim"),
+            Text(plain(instant(row.time)), "dim"),
             row.state.value,
             severity_text(row.severity),
             plain(row.name),
@@ -117,10 +117,6 @@ def severities_text(counts: Mapping[Severity, int]) -> Text:
         said.append(", " if index else "")
         said.append(f"{count} {severity.value}", SEVERITY_STYLES[severity])
     return said
-
-
-def _moment(time: str) -> str:
-    return plain(time[:SECONDS].replace("T", " "))
 
 
 def _number(value: float) -> str:

@@ -19,12 +19,12 @@ from streams.cli.show import console, plain, print_json, table
 from streams.cli.tables import shortened
 from streams.cli.values import moment
 from streams.insight.numbers import counted
+from streams.insight.times import instant
 from streams.kafka.settings import Settings
 
 SHOWN = 50
 # An agent that begins again writes under the same ids what it has written since its last offsets.
 RECENT_MAX = 10_000
-TO_THE_SECOND = slice(0, 19)  # of an RFC 3339 time
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -162,7 +162,7 @@ def _show(answer: AuditAnswer) -> None:
     made.columns[-2].ratio = made.columns[-1].ratio = 1
     for each in answer.entries:
         made.add_row(
-            Text(each.time[TO_THE_SECOND], "dim"),
+            Text(plain(instant(each.time)), "dim"),
             shortened(each.by),
             each.action.value.replace("_", " "),
             shortened(each.subject),

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import Struct
 
 from schemas.alerts import Severity
+from schemas.envelope import epoch_ms_of, rfc3339
 from schemas.errors import UnavailableError
 from schemas.topics import SPECS
 from streams.agents.lag import Standings, opened
 from streams.agents.registry import AGENTS
+from streams.agents.restarts import Restarts, read_restarts
 from streams.agents.stages import Agent
+from streams.agents.waiting import waiting
 from streams.cli.edges import AlertRow, by_severity
 from streams.cli.findings import Finding
 from streams.cli.sources import ASKED_FOR
 from streams.cli.view import RUN_A_VIEW, NoView, View
 from streams.insight.numbers import counted
+from streams.insight.times import ago, instant
 from streams.kafka.settings import Settings
 from streams.view.quantiles import Quantiles
 
@@ -43,11 +48,19 @@ class Latencies(Struct, frozen=True, kw_only=True):
 
 
 class AgentFacts(Struct, frozen=True, kw_only=True):
-    """How far an agent is behind, in records; None where it has never run, or cannot be asked."""
+    """How far an agent is behind, in records; None where it has never run, or cannot be asked.
+
+    `restarts` counts the workers that its supervisor had to replace since it began (`since`), the last
+    one at `restarted` and for the reason `restarted_because`; of the last week.
+    """
 
     name: str
     lag: int | None
     why: str | None = None
+    restarts: int = 0
+    since: str | None = None
+    restarted: str | None = None
+    restarted_because: str | None = None
 
 
 def view_facts(found: View | NoView) -> ViewFacts | None:
@@ -110,9 +123,11 @@ async def agents_facts(settings: Settings, partitions: int) -> list[AgentFacts]:
         partitions: of `events`.
     """
     try:
+        restarts = await read_restarts(settings)
         async with opened(settings, "doctor") as standings:
             return [
-                await _agent(standings, agent, partitions) for _, agent in sorted(AGENTS.items())
+                _with_restarts(await _agent(standings, agent, partitions), restarts.get(name))
+                for name, agent in sorted(AGENTS.items())
             ]
     except UnavailableError as error:
         return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(AGENTS)]
@@ -125,7 +140,32 @@ async def _agent(standings: Standings, agent: Agent, partitions: int) -> AgentFa
         found = await standings.of(agent.group, _sources(agent, partitions))
     except UnavailableError as error:
         return AgentFacts(name=agent.name, lag=None, why=str(error))
-    return AgentFacts(name=agent.name, lag=sum(each.lag for each in found.values()))
+    return AgentFacts(name=agent.name, lag=sum(waiting(agent, found).values()))
+
+
+def _with_restarts(facts: AgentFacts, told: Restarts | None) -> AgentFacts:
+    if told is None:
+        return facts
+    return msgspec.structs.replace(
+        facts,
+        restarts=told.count,
+        since=rfc3339(told.since_ms),
+        restarted=None if told.last_ms is None else rfc3339(told.last_ms),
+        restarted_because=told.why,
+    )
+
+
+def agent_text(agent: AgentFacts, now_ms: int) -> str:
+    """Return how far an agent is behind, and how often it had to be started again."""
+    if agent.why is not None:
+        return "cannot be asked"
+    said = "has never run here" if agent.lag is None else f"{counted(agent.lag, 'record')} behind"
+    if not agent.restarts or agent.since is None or agent.restarted is None:
+        return said
+    times = counted(agent.restarts, "time")
+    last = ago(max(now_ms - epoch_ms_of(agent.restarted), 0))
+    since = instant(agent.since)
+    return f"{said}; restarted {times} since {since}, last {last}: {agent.restarted_because}"
 
 
 def _sources(agent: Agent, partitions: int) -> list[tuple[str, int]]:

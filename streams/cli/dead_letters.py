@@ -50,11 +50,11 @@ from streams.cli.shot import ask
 from streams.cli.show import console, plain, print_json, table
 from streams.cli.tables import shortened
 from streams.cli.values import moment, whole
+from streams.insight.times import instant
 
 SHOWN = 50
 SENT_MAX = 1_000
 ASKED_FROM = 11  # so many, and a person is asked first
-TO_THE_SECOND = slice(0, 19)  # of an RFC 3339 time
 
 app = typer.Typer()
 
@@ -311,7 +311,7 @@ def _show_list(answer: LettersAnswer) -> None:
         allowed = f"; use {detail.allowed}" if detail.allowed else ""
         made.add_row(
             each.number,
-            Text(each.time[TO_THE_SECOND], "dim"),
+            Text(plain(instant(each.time)), "dim"),
             plain(each.reason),
             "–" if each.task_id is None else shortened(each.task_id),
             plain(f"{detail.field}{value}{allowed}"),
@@ -326,7 +326,7 @@ def _show_list(answer: LettersAnswer) -> None:
 def _show_letter(answer: LetterAnswer) -> None:
     lines = [
         ("number", answer.number),
-        ("refused", f"{answer.time}, {answer.reason}"),
+        ("refused", f"{instant(answer.time)}, {answer.reason}"),
         ("field", answer.detail.field),
         ("value", answer.detail.value),
         ("allowed", answer.detail.allowed),

@@ -109,7 +109,11 @@ async def _demo(folder: Path, speed: float, *, once: bool, as_json: bool) -> int
         DataFolder(folder).make()
         say(f"starting Kafka in {run}")
     signals = Signals()
-    async with signals.watched(), everything(run, prefix) as place, opened(place.settings) as log:
+    async with (
+        signals.watched(),
+        everything(run, prefix, told=say) as place,
+        opened(place.settings) as log,
+    ):
         await _set_policy(log, policy)
         say(
             "policy: calibrated for these sessions, the built-in limits would block most of them; "

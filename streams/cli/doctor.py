@@ -25,6 +25,7 @@ from streams.cli.beside import (
     Latencies,
     ViewFacts,
     agent_findings,
+    agent_text,
     agents_facts,
     alert_findings,
     latencies,
@@ -43,6 +44,7 @@ from streams.cli.show import console, plain, print_json, source_text, table
 from streams.cli.sources import Source, answered, found_at
 from streams.cli.view import START_REDIS, NoView, View
 from streams.insight.numbers import counted, duration
+from streams.insight.times import ago
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 from streams.ledger.restore import lost_state
@@ -285,7 +287,7 @@ def _ledger_findings(facts: list[PartitionFacts], torn: Collection[int]) -> list
         waiting = f"; {counted(each.lag, 'event waits', 'events wait')}" if each.lag else ""
         age_ms = each.heartbeat_age_ms
         if _is_silent(each):
-            since = "no heartbeat" if age_ms is None else f"last heartbeat {duration(age_ms)} ago"
+            since = "no heartbeat" if age_ms is None else f"last heartbeat {ago(age_ms)}"
             findings.append(
                 Finding(
                     about,
@@ -429,7 +431,7 @@ def _show_partitions(answer: DoctorAnswer) -> None:
             str(each.partition),
             "–" if each.next_offset is None else f"{each.next_offset:,}",
             f"{each.lag:,}",
-            "none" if age_ms is None else f"{duration(age_ms)} ago",
+            "none" if age_ms is None else ago(age_ms),
             "–" if each.mode is None else each.mode.value,
             "–" if each.policy is None else f"{each.policy.version} ({each.policy.hash})",
         )
@@ -447,8 +449,9 @@ def _show_others(answer: DoctorAnswer) -> None:
         told["commits"] = Text(_quantiles_text(answer.latencies.commit_ms))
         told["transitions"] = Text(_quantiles_text(answer.latencies.transition_ms))
     told["alerts"] = severities_text(answer.alerts)
+    now_ms = time.time_ns() // 1_000_000
     for agent in answer.agents:
-        told[f"agent {agent.name}"] = Text(_lag_text(agent))
+        told[f"agent {agent.name}"] = Text(plain(agent_text(agent, now_ms)))
     listed = table("", "")
     listed.show_header = False
     for name, said in told.items():
@@ -460,12 +463,6 @@ def _view_text(view: ViewFacts) -> str:
     if view.age_ms is None or view.lag is None:
         return plain(f"none to read: {view.why}")
     return f"{duration(view.age_ms)} old, {counted(view.lag, 'record')} behind"
-
-
-def _lag_text(agent: AgentFacts) -> str:
-    if agent.why is not None:
-        return "cannot be asked"
-    return "has never run here" if agent.lag is None else f"{counted(agent.lag, 'record')} behind"
 
 
 def _quantiles_text(found: Quantiles) -> str:

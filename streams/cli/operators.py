@@ -426,7 +426,7 @@ def _show_task(outcome: TaskOutcome) -> None:
     for name, was, now in (
         ("complexity", before.complexity.value, after.complexity.value),
         ("importance", before.importance.value, after.importance.value),
-        ("justification", _justification(before), _justification(after)),
+        (_justified(after), _justification(before), _justification(after)),
         ("open phase", before.open_phase or "none", after.open_phase or "none"),
     ):
         if was != now:
@@ -444,13 +444,19 @@ def _show_task(outcome: TaskOutcome) -> None:
         out.print(f"  decision {decision.number}: {decision_message(decision)} [{held}]")
 
 
+def _justified(stands: Standing) -> str:
+    """Return what is reviewed, with its text: beside the answer that would be the reviewer's."""
+    why = stands.justification
+    return "justification" if why is None else f"justification ({plain(why)}):"
+
+
 def _justification(stands: Standing) -> str:
     if stands.importance is not Importance.CRITICAL:
         return "not needed"
     if stands.justification is None:
         return "none"
     answers = {None: "not reviewed", True: "approved", False: "refused"}
-    return f"{answers[stands.justification_approved]} ({plain(stands.justification)})"
+    return answers[stands.justification_approved]
 
 
 def _show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:

@@ -205,7 +205,10 @@ class Signals:
 
 @contextlib.asynccontextmanager
 async def everything(
-    folder: Path, prefix: str | None = None, sinks: Sequence[Sink] = ()
+    folder: Path,
+    prefix: str | None = None,
+    sinks: Sequence[Sink] = (),
+    told: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Place]:
     """Give a Kafka with topics and a ledger on it, a Redis with the view, agents; they end with the block.
 
@@ -213,6 +216,7 @@ async def everything(
         folder: of the local cluster, where no Kafka is named.
         prefix: of the topics; the settings' own where it is left out.
         sinks: where notices go; a demo disturbs nobody.
+        told: is told that Redis has gone away, and that it is back; for who shows no log.
 
     Raises:
         AlreadyRunningError: another process runs this folder.
@@ -228,7 +232,7 @@ async def everything(
             place = Place(settings=settings, folder=folder, redis_url=cluster.redis_url)
         await _topics(place.settings)
         await stack.enter_async_context(_ledger(place.settings))
-        await stack.enter_async_context(_view(place.settings, place.redis_url))
+        await stack.enter_async_context(_view(place.settings, place.redis_url, told))
         await stack.enter_async_context(_all_agents(place.settings, sinks))
         yield place
 
@@ -246,10 +250,13 @@ def _ledger(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
 
 
 def _view(
-    settings: Settings, redis_url: str | None
+    settings: Settings, redis_url: str | None, told: Callable[[str], None] | None
 ) -> contextlib.AbstractAsyncContextManager[None]:
     export = view_metrics.start_metrics(settings)
-    return _beside(export, lambda stop: run_view(settings, redis_url, stop, metrics=export.metrics))
+    return _beside(
+        export,
+        lambda stop: run_view(settings, redis_url, stop, metrics=export.metrics, told=told),
+    )
 
 
 def _all_agents(

@@ -7,6 +7,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
+from schemas.envelope import epoch_ms_of
 from schemas.fields import Scope
 from schemas.outputs import Cell, Decision
 from schemas.state import CellState
@@ -14,6 +15,7 @@ from streams.cli.facts import TaskRow, TasksAnswer
 from streams.cli.live import Told
 from streams.cli.show import MODE_STYLES, bar, plain, table, verdict_text
 from streams.insight.numbers import compact, metric_name, percent
+from streams.insight.times import ago
 
 ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
 # Below, all columns would be cut alike, and the verdict be one or two letters.
@@ -21,7 +23,6 @@ WIDE_FROM_COLUMNS = 60
 SHOWN_COLUMNS = 38  # what the columns beside the id take at most, where the room is narrow
 ID_COLUMNS_MIN = 9
 SHORT = {"medium": "med", "critical": "crit"}
-CLOCK = slice(11, 19)  # of an RFC 3339 time
 
 
 class _Column(NamedTuple):
@@ -96,16 +97,16 @@ def counts_text(answer: TasksAnswer) -> Text:
     return said
 
 
-def feed_table(told: Iterable[Told]) -> Table:
+def feed_table(told: Iterable[Told], now_ms: int) -> Table:
     """Return decisions, one a line; what does not fit of a message is cut."""
-    made = table("TIME", "TASK", "VERDICT", "MESSAGE")
+    made = table("WHEN", "TASK", "VERDICT", "MESSAGE")
     # Without both a long message would push the other columns out.
     made.expand = True
     made.columns[-1].ratio = 1
     for each in told:
         decision = each.decision
         made.add_row(
-            Text(each.time[CLOCK], "dim"),
+            Text(ago(max(now_ms - epoch_ms_of(each.time), 0)), "dim"),
             shortened(decision.task_id, ID_COLUMNS_FEED),
             verdict_text(decision.verdict),
             decision_message(decision),

@@ -20,6 +20,7 @@ from streams.cli.show import bar, console, plain, print_json, source_text, table
 from streams.cli.sources import Source, ask_source
 from streams.cli.tables import TasksTable, cell_name, counts_text, decision_message
 from streams.insight.numbers import amount, percent
+from streams.insight.times import instant
 
 DECISIONS_SHOWN = 10
 COUNTERS_SHOWN = ("model_calls", "tool_calls", "input_tokens", "cache_read_tokens", "output_tokens")
@@ -100,9 +101,9 @@ def _show_task(answer: TaskAnswer) -> None:
         "parent": answer.parent_task_id,
         "children": ", ".join(answer.children),
         "open phase": answer.open_phase,
-        "started": answer.started,
-        "last event": answer.last,
-        "ended": answer.ended,
+        "started": instant(answer.started),
+        "last event": instant(answer.last),
+        "ended": None if answer.ended is None else instant(answer.ended),
         "blocked by": answer.inherited_from,
         "policy": f"{answer.policy.version} ({answer.policy.hash}), limits {answer.limits_version}",
         "flags": ", ".join(answer.flags),

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from streams.cli.show import SEVERITY_STYLES, console, plain, print_json, source
 from streams.cli.sources import source_of
 from streams.cli.tables import TasksTable, counts_text, decision_message, feed_table
 from streams.cli.view import NoViewError
+from streams.insight.times import instant
 from streams.view.store import RedisUnavailableError
 
 ROWS_LIVE = 20
@@ -91,7 +93,7 @@ async def print_decisions(live: Live, *, as_json: bool) -> None:
                 print_json(WatchedDecision(**msgspec.structs.asdict(decision), source=news.source))
             else:
                 said = f"{decision.verdict.value:8} {decision_message(decision)}"
-                print(f"{told.time} {plain(decision.task_id)} {said}", flush=True)
+                print(f"{instant(told.time)} {plain(decision.task_id)} {said}", flush=True)
 
 
 async def _show(live: Live, *, ended_too: bool) -> None:
@@ -134,7 +136,9 @@ def _view(head: Text, answer: TasksAnswer, count: int, latest: deque[Told]) -> G
         Text(""),
         TasksTable(answer.tasks),
         more,
-        feed_table(reversed(latest)) if latest else Text("no decisions yet", "dim"),
+        feed_table(reversed(latest), time.time_ns() // 1_000_000)
+        if latest
+        else Text("no decisions yet", "dim"),
     )
 
 

@@ -43,7 +43,7 @@ def audit_of(record: Envelope[Lifecycle], origin: Origin) -> Envelope[Audit] | N
             subject=subject,
             action=action,
             by=said.by or said.owner or UNKNOWN,
-            reason=said.text or said.reason or said.justification,
+            reason=_reason(said, action),
             task_id=said.task_id,
             before=said.previous,
             after=_after(said, action),
@@ -61,6 +61,13 @@ def _action(said: Lifecycle) -> Action | None:
     ):
         return Action.TASK_CLASSIFIED
     return _ACTIONS.get(said.change)
+
+
+def _reason(said: Lifecycle, action: Action) -> str | None:
+    """Return why, in the words of who did it: a justification is its task's, not of who refuses it."""
+    if action is Action.TASK_CLASSIFIED:
+        return said.justification
+    return said.text or said.reason
 
 
 def _after(said: Lifecycle, action: Action) -> dict[str, str]:

@@ -1,14 +1,13 @@
 """What is known of the tasks of a partition, and which reports are due because of it.
 
 Facts are told in whatever order the topics are read. Where those of a task that has ended change, or
-of a task below one, a `Due` has all that its report is made of. How far the partition was read is said
-as well: whoever writes the reports waits for it, so that the first one is whole.
+of a task below one, a `Due` has all that its report is made of.
 
 A record may come twice, and a crash may have kept some changes of a batch, a prefix in the order of the
 keys: `where` stands last. What it has counted is in all entries and is not told again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -61,15 +60,13 @@ class Task(Struct, tag="task"):
 class Where(Struct, tag="where", kw_only=True, omit_defaults=True):
     """How far a partition has come in each topic, by offset and by the records' time.
 
-    `oldest_ms` is when the oldest record of a batch was written; `minute` the first one whose list has
-    not been looked at. Tasks that found no room are counted, and those that were forgotten early.
+    `minute` is the first one whose list has not been looked at. Tasks that found no room are counted,
+    and those that were forgotten early.
     """
 
-    partition: int
     offsets: dict[str, int] = {}
     clocks: dict[str, int] = {}
     minute: int | None = None
-    oldest_ms: int | None = None
     refused: int = 0
     forgotten_early: int = 0
 
@@ -83,45 +80,35 @@ class Due(Struct, frozen=True, kw_only=True, tag="due", omit_defaults=True):
     `at_ms` is the time of the last record that is in it.
     """
 
-    partition: int
     facts: TaskFacts
     below: Below = Below()
     at_ms: int
 
 
-class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
-    """A batch of a partition was told; its oldest record was written at `oldest_ms`."""
-
-    partition: int
-    oldest_ms: int
-
-
 class Tick(Struct, frozen=True, tag="tick"):
-    """It is as late as that."""
+    """It is as late as that, and all that was there then has been told."""
 
     at_ms: int
 
 
-Said = Due | Progress | Tick
+Said = Due | Tick
 Record = Envelope[Lifecycle] | Envelope[ExecutionRecord] | Envelope[Breach] | Envelope[Decision]
 
 
-def fold_told(kept: Kept, origin: Origin, written_ms: int, record: Record) -> None:
+def fold_told(kept: Kept, origin: Origin, record: Record) -> None:
     """Tell the facts of a task one record.
 
     Args:
         kept: entries of the record's partition.
         origin: where it stands.
-        written_ms: when the ledger wrote it.
         record: what it says.
     """
-    where: Where = kept.get(WHERE) or Where(partition=origin.partition)
+    where: Where = kept.get(WHERE) or Where()
     if origin.offset <= where.offsets.get(origin.topic, -1):
         return
     at_ms = epoch_ms_of(record.time)
     where.offsets[origin.topic] = origin.offset
     where.clocks[origin.topic] = max(at_ms, where.clocks.get(origin.topic, 0))
-    where.oldest_ms = min(written_ms, where.oldest_ms or written_ms)
     if where.minute is None:
         where.minute = at_ms // MINUTE_MS
     if (task_id := record.data.task_id) is not None:
@@ -159,18 +146,16 @@ def _change(kept: Kept, where: Where, task_id: str, at_ms: int, tell: Any, recor
             list_at(kept, task_id, max(minute, where.minute or 0))
 
 
-def finish(kept: Kept, changed: Iterable[str]) -> list[Said]:
+def finish(kept: Kept, changed: Collection[str]) -> list[Due]:
     """Return what is due after a batch that has changed some entries, and forget what is old."""
-    where: Where | None = kept.get(WHERE)
-    if where is None or where.oldest_ms is None:
+    if WHERE not in changed:
         return []
+    where: Where = kept[WHERE]
     changed = [key for key in changed if key.startswith(TASK)]
-    said: list[Said] = [_due(kept, where.partition, one) for one in _ended(kept, changed)]
-    said.append(Progress(partition=where.partition, oldest_ms=where.oldest_ms))
+    due = [_due(kept, one) for one in _ended(kept, changed)]
     _forget(kept, where, frozenset(changed))
-    where.oldest_ms = None
     kept[WHERE] = where
-    return said
+    return due
 
 
 def _ended(kept: Kept, changed: Iterable[str]) -> Iterator[str]:
@@ -188,13 +173,12 @@ def _ended(kept: Kept, changed: Iterable[str]) -> Iterator[str]:
     yield from found
 
 
-def _due(kept: Kept, partition: int, task_id: str) -> Due:
+def _due(kept: Kept, task_id: str) -> Due:
     task: Task = kept[TASK + task_id]
     below = _below(kept, task)
     facts = task.facts
     told = {name: getattr(facts, name) for name in facts.__struct_fields__ if name != "children"}
     return Due(
-        partition=partition,
         facts=TaskFacts(**told),
         below=used_below(each.facts for each in below),
         at_ms=max(each.at_ms for each in (task, *below)),

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from schemas.fields import Metric
 from schemas.reports import MetricReport, PhaseReport, Report
 from streams.insight.numbers import amount, counted, percent
-from streams.insight.summary import said
+from streams.insight.summary import change_text, said
+from streams.insight.times import instant
 
 # The user's own three marks.
 MARK_FINE, MARK_LOOK, MARK_STOP, MARK_ADVICE = "✅", "⚠️", "🛑", "💡"
@@ -99,12 +100,19 @@ def _sections(report: Report) -> Iterator[tuple[str, list[str]]]:
             by = "" if block.answered_by is None else f", says {block.answered_by}"
             asked = f"{answer[block.false_positive]}{by}"
             lines.append(
-                f"{_minute(block.time)} {block.message}{held}. {asked} [{block.decision_id}]"
+                f"{instant(block.time)} {block.message}{held}. {asked} [{block.decision_id}]"
             )
         yield "Blocks", lines
+    if report.limits_changes:
+        lines = [
+            f"{instant(each.time)} {change_text(each)}"
+            + (f": {each.reason}" if each.reason else "")
+            for each in report.limits_changes
+        ]
+        yield "Limits changed (the table has those that hold now)", lines
     if report.explanation != "none" or report.explanations:
         lines = [
-            f"{_minute(each.time)} {each.by}: {each.text}"
+            f"{instant(each.time)} {each.by}: {each.text}"
             + (f" ({each.phase})" if each.phase else "")
             for each in report.explanations
         ]
@@ -130,11 +138,6 @@ def _row(phase: PhaseReport) -> tuple[str, ...]:
         _used(cost, Metric.COST_USD),
         compared,
     )
-
-
-def _minute(time: str) -> str:
-    """Return `2026-11-26 17:30` of an RFC 3339 time."""
-    return time[:16].replace("T", " ")
 
 
 def _used(found: MetricReport | None, metric: Metric) -> str:

@@ -10,12 +10,13 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from schemas.fields import Metric, Number, Scope, Verdict
+from schemas.fields import Cause, Metric, Number, Scope, Verdict
 from schemas.outputs import Cell
 from schemas.reports import (
     BlockReport,
     CauseReport,
     ExplanationReport,
+    LimitsChange,
     MetricReport,
     PhaseReport,
     Report,
@@ -23,10 +24,17 @@ from schemas.reports import (
 from schemas.state import CellState, TaskStateData
 from streams.insight.similar import Baselines
 from streams.insight.summary import cause_text, findings, summary, unusual
-from streams.insight.task_facts import NOWHERE, Crossing, Run, TaskFacts, cell_key, used_by
+from streams.insight.task_facts import (
+    LEVELS,
+    NOWHERE,
+    Crossing,
+    Run,
+    TaskFacts,
+    cell_key,
+    used_by,
+)
 
 ASKED_FROM_SHARE = 1.5  # of a limit: why so much? Source: budget model, "Reports"
-LEVELS = tuple(Verdict)
 NONE, ASKED, OWED = "none", "asked", "owed"
 TASK_ID = "{task_id}"
 
@@ -61,7 +69,8 @@ def compose(material: Material) -> Report:
     told = _sorted(material)
     metrics = _task_metrics(told)
     phases = _phases(told)
-    causes = _causes(told, {None: metrics} | {each.phase: each.metrics for each in phases})
+    changes = _limits_changes(facts)
+    causes = _causes(told, changes, {None: metrics} | {each.phase: each.metrics for each in phases})
     explanation = _explanation(facts, [metrics, *(phase.metrics for phase in phases)])
     report = Report(
         task_id=facts.task_id,
@@ -86,6 +95,7 @@ def compose(material: Material) -> Report:
             ExplanationReport(by=each.by, text=each.text, time=each.time, phase=each.phase)
             for each in facts.explanations
         ],
+        limits_changes=changes,
         blocks=[
             BlockReport(
                 decision_id=each.decision_id,
@@ -229,14 +239,30 @@ def _level(told: _Told, cell: str) -> Verdict:
     return max(levels, key=LEVELS.index, default=Verdict.CONTINUE)
 
 
+def _limits_changes(facts: TaskFacts) -> list[LimitsChange]:
+    return [
+        LimitsChange(
+            change=each.change,
+            by=each.by,
+            reason=each.reason,
+            time=each.time,
+            limits_version=each.limits_version,
+        )
+        for each in facts.limits_changes
+    ]
+
+
 def _causes(
-    told: _Told, used: Mapping[str | None, Mapping[Metric, MetricReport]]
+    told: _Told,
+    changes: Sequence[LimitsChange],
+    metrics: Mapping[str | None, Mapping[Metric, MetricReport]],
 ) -> list[CauseReport]:
     """Return the highest crossing of each cell that has a cause, the most serious first.
 
     Args:
         told: the material.
-        used: what was used in the end, by phase; None is the task.
+        changes: of the limits, in their order.
+        metrics: what is used and allowed now, by phase; None is the task.
     """
     highest = []
     for crossings in told.crossings.values():
@@ -244,16 +270,33 @@ def _causes(
         highest += sorted(caused, key=lambda each: LEVELS.index(each.level))[-1:]
     ordered = sorted(highest, key=lambda each: (-LEVELS.index(each.level), each.place))
     return [
-        CauseReport(
-            cell=each.cell,
-            level=each.level,
-            cause=each.cause,
-            evidence=each.evidence,
-            text=cause_text(each, used[each.cell.phase][each.cell.metric].used),
-        )
+        _cause(each, each.cause, changes, metrics[each.cell.phase][each.cell.metric])
         for each in ordered
         if each.cause is not None
     ]
+
+
+def _cause(
+    crossing: Crossing, cause: Cause, changes: Sequence[LimitsChange], now: MetricReport
+) -> CauseReport:
+    """Return a crossing as it was in its own moment, beside what is used and allowed now."""
+    changed = None
+    if now.limit not in (None, crossing.limit):
+        later = (each for each in changes if each.limits_version > crossing.limits_version)
+        changed = next(reversed(list(later)), None)
+    found = CauseReport(
+        cell=crossing.cell,
+        level=crossing.level,
+        cause=cause,
+        evidence=crossing.evidence,
+        used=crossing.used,
+        limit=crossing.limit,
+        used_now=now.used,
+        limit_now=now.limit,
+        changed=changed,
+        text="",
+    )
+    return msgspec.structs.replace(found, text=cause_text(found))
 
 
 def _explanation(facts: TaskFacts, metrics: Iterable[Mapping[Metric, MetricReport]]) -> str:

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from schemas.fields import Metric, Number, Verdict
-from schemas.reports import MetricReport, PhaseReport, Report
+from schemas.reports import CauseReport, LimitsChange, MetricReport, PhaseReport, Report
 from streams.insight.advice import what_happened, what_to_do
 from streams.insight.numbers import amount, percent
-from streams.insight.task_facts import Crossing
 
 UNUSUAL_ABOVE, UNUSUAL_BELOW = 1.5, 0.5  # of what similar tasks average
 EXPLANATION_OWED = "owed"
+_CHANGES = {
+    "granted": "a grant",
+    "reclassified": "a reclassification",
+    "reviewed": "a review of its justification",
+    "started": "a late start",
+}
 _BUDGET = {
     Metric.TOKENS: "token budget",
     Metric.LATENCY_MS: "time budget",
@@ -58,22 +63,38 @@ def unusual(phase: str, metrics: Mapping[Metric, MetricReport], *, has_ended: bo
     return None
 
 
-def cause_text(crossing: Crossing, used: Number) -> str:
-    """Return a crossing as a sentence without its full stop: what is over, by how much, why.
+def cause_text(found: CauseReport) -> str:
+    """Return a crossing as a sentence without its full stop: what was over, by how much, why.
 
-    Args:
-        crossing: its limit is the one that was crossed, whatever was granted since.
-        used: what the cell has used in the end, in its metric's unit.
+    Its figures are those of its own moment. What is used and allowed now stands behind them, where
+    that is something else.
     """
-    assert crossing.cause is not None
-    cell = crossing.cell
-    where = cell.phase or "The task"
-    share = percent(float(used / crossing.limit)) if crossing.limit else "–"
-    why = what_happened(crossing.cause, crossing.evidence)
-    return (
-        f"{where} came to {share} of its {_BUDGET[cell.metric]} "
-        f"({of_limit(used, crossing.limit, cell.metric)}): {why}"
-    )
+    assert found.used is not None
+    assert found.limit is not None
+    where = found.cell.phase or "The task"
+    why = what_happened(found.cause, found.evidence)
+    budget = _BUDGET[found.cell.metric]
+    then = _share_text(found.used, found.limit, found.cell.metric, f" of its {budget}")
+    if (found.used, found.limit) == (found.used_now, found.limit_now):
+        return f"{where} came to {then}: {why}"
+    assert found.used_now is not None
+    now = _share_text(found.used_now, found.limit_now, found.cell.metric)
+    after = "" if found.changed is None else f" after {change_text(found.changed)}"
+    return f"{where} came to {then}: {why} by then; now {now}{after}"
+
+
+def change_text(change: LimitsChange) -> str:
+    """Return `a grant by ann`: what gave a task other limits."""
+    what = _CHANGES.get(change.change, change.change)
+    return what if change.by is None else f"{what} by {change.by}"
+
+
+def _share_text(used: Number, limit: Number | None, metric: Metric, budget: str = "") -> str:
+    """Return `183 % (11,000 of 6,000 tokens)`."""
+    if limit is None:
+        return f"{said(used, metric)} without a limit"
+    share = percent(float(used / limit)) if limit else "–"
+    return f"{share}{budget} ({of_limit(used, limit, metric)})"
 
 
 def said(value: Number, metric: Metric) -> str:
@@ -116,10 +137,13 @@ def _stood_out(report: Report) -> str:
 
 
 def _to_do(report: Report) -> str:
+    is_owed = report.explanation == EXPLANATION_OWED
+    write_down = f"Write down why: `stoploss explain {report.task_id} --text …`."
     if report.verdict is Verdict.BLOCK and not report.final:
-        return "Investigate; then grant more (`stoploss grant`) or end the task."
-    if report.explanation == EXPLANATION_OWED:
-        return f"Write down why: `stoploss explain {report.task_id} --text …`."
+        owed = f" {write_down}" if is_owed else ""
+        return f"Investigate; then grant more (`stoploss grant`) or end the task.{owed}"
+    if is_owed:
+        return write_down
     if (low := _low_limit(report)) is not None:
         return low
     if report.causes:

@@ -7,7 +7,9 @@ that crossing fire and resolve at once. The edges and their numbers are those of
 
 A cell stands at warn or above exactly as long as the task's own verdict does, and decisions also say
 when it falls (grants, withdrawals, new classes), which breaches do not: so decisions are what
-`budget_breach` follows. While a task inherits a block they do not tell how far it has come itself: that
+`budget_breach` follows. That a task goes on from there to block is an alert of its own, `task_blocked`:
+an alert fires once, so that the first one cannot say it. It says as well whether the task is held, and is
+resolved and fires anew where a mode changes that. While a task inherits a block they do not tell how far it has come itself: that
 is its parent's alert until it is lifted.
 """
 
@@ -36,6 +38,9 @@ from streams.insight.task_facts import NOWHERE, Place
 # The whole limit, since a policy may put its levels anywhere about it.
 BUDGET_BREACH = Rule(name="budget_breach", severity=Severity.WARNING, fires_above=1, resolves_at=1)
 TASK_BLOCKED = Rule(name="task_blocked", severity=Severity.CRITICAL, fires_above=1, resolves_at=1)
+# Nobody is held, so that nobody has to look at once: an uncalibrated policy in mode observe would block
+# most tasks. Source: budget model, "Limits" and "Modes".
+TASK_AT_BLOCK = msgspec.structs.replace(TASK_BLOCKED, severity=Severity.WARNING)
 STUCK_TASK = Rule(name="stuck_task", severity=Severity.WARNING, fires_above=0, resolves_at=0)
 
 # A task that backtracks, or changes its class, for ever fills no memory: what is older goes first.
@@ -57,11 +62,15 @@ NEVER = Moment(NOWHERE, 0)
 
 
 class Watched(Struct, kw_only=True, omit_defaults=True):
-    """One alert of a task: its edges, where it last began, and whether its own topic says it holds."""
+    """One alert of a task: its edges, where it last began, and whether its own topic says it holds.
+
+    `is_unheld`: it is at block, and goes on.
+    """
 
     standing: Standing = field(default_factory=Standing)
     began: Place = NOWHERE
     holds: bool = False
+    is_unheld: bool = False
     phase: str = ""
 
 
@@ -225,9 +234,13 @@ class _Telling:
         is_breach = is_at_least(said.verdict, Verdict.WARN)
         text = f"{self._task_id}: {said.message}"
         self._hold(watch.breach, BUDGET_BREACH, said.ratio, text, holds=is_breach)
-        is_held = is_block and said.enforced
-        text = f"{self._task_id} is {'held' if is_held else 'no longer held'}: {said.message}"
-        self._hold(watch.blocked, TASK_BLOCKED, said.ratio, text, holds=is_held)
+        blocked = watch.blocked
+        if is_block and blocked.is_unheld == said.enforced:
+            text = f"{self._task_id} is {'held from now on' if said.enforced else 'no longer held'}"
+            self._hold(blocked, _blocked_rule(blocked), said.ratio, text, holds=False)
+            blocked.is_unheld = not said.enforced
+        text = f"{self._task_id} {_block_text(said, blocked)}: {said.message}"
+        self._hold(blocked, _blocked_rule(blocked), said.ratio, text, holds=is_block)
 
     def execution(self, said: ExecutionRecord) -> None:
         """A run was published, for the first time or again with more in it."""
@@ -243,7 +256,7 @@ class _Telling:
     def forgotten(self) -> None:
         """What decisions have said is about a task that is no more."""
         self._forget(self._watch.breach, BUDGET_BREACH)
-        self._forget(self._watch.blocked, TASK_BLOCKED)
+        self._forget(self._watch.blocked, _blocked_rule(self._watch.blocked))
 
     def _started(self, said: Lifecycle) -> None:
         is_late = (said.limits_version or 1) > 1
@@ -267,7 +280,7 @@ class _Telling:
         watch = self._watch
         watch.ended = self._now
         self._end(watch.breach, BUDGET_BREACH)
-        self._end(watch.blocked, TASK_BLOCKED)
+        self._end(watch.blocked, _blocked_rule(watch.blocked))
         self._unstick(self._now)
 
     def _stuck(self, phase: str) -> None:
@@ -398,6 +411,19 @@ class _Telling:
                     estimated=now.estimated - before.estimated,
                 )
             )
+
+
+def _blocked_rule(blocked: Watched) -> Rule:
+    return TASK_AT_BLOCK if blocked.is_unheld else TASK_BLOCKED
+
+
+def _block_text(said: Decision, blocked: Watched) -> str:
+    """Return how a task stands: at block, where it is held or why it is not; or no longer."""
+    if said.verdict is not Verdict.BLOCK:
+        return "is no longer at block" if blocked.is_unheld else "is no longer held"
+    if said.unenforced_reason is None:
+        return "is held"
+    return f"is at block, and not held ({said.unenforced_reason.value})"
 
 
 def _bound(kept: dict[str, Moment] | dict[str, Calls], most: int) -> int:

@@ -18,6 +18,9 @@ from schemas.outputs import Breach, Cell, Decision, ExecutionRecord, Lifecycle
 OPEN, ENDED = "open", "ended"
 # A task that backtracks for ever fills no memory: what is older goes first.
 RUNS_MAX, CROSSINGS_MAX, BLOCKS_MAX, EXPLANATIONS_MAX, CHILDREN_MAX = 512, 512, 32, 32, 1_000
+LIMITS_CHANGES_MAX = 32
+CHANGES_LIMITS = frozenset({"granted", "reclassified", "reviewed", "started"})
+LEVELS = tuple(Verdict)
 
 
 class Place(NamedTuple):
@@ -79,6 +82,16 @@ class Explanation(Struct, kw_only=True, omit_defaults=True):
     phase: str | None = None
 
 
+class Changed(Struct, kw_only=True, omit_defaults=True):
+    """What gave the task other limits, and the version that they have since."""
+
+    change: str
+    time: str
+    limits_version: int
+    by: str | None = None
+    reason: str | None = None
+
+
 class TaskFacts(Struct, kw_only=True, omit_defaults=True):
     """One task: what its class and limits are, what ran, what was crossed, decided and explained."""
 
@@ -106,6 +119,7 @@ class TaskFacts(Struct, kw_only=True, omit_defaults=True):
     crossings: dict[str, Crossing] = {}
     blocks: dict[str, Block] = {}
     explanations: list[Explanation] = []
+    limits_changes: list[Changed] = []
     children: dict[str, Place] = {}
 
     @property
@@ -135,7 +149,7 @@ def tell_lifecycle(facts: TaskFacts, record: Envelope[Lifecycle]) -> bool:
     facts.changed = place
     facts.complexity = said.complexity or facts.complexity
     facts.importance = said.importance or facts.importance
-    facts.limits_version = said.limits_version or facts.limits_version
+    _note_limits(facts, record)
     facts.task_type, facts.owner, facts.team = said.task_type, said.owner, said.team
     facts.parent_task_id = said.parent_task_id
     facts.limits, facts.planned_phases, facts.flags = said.limits, said.planned_phases, said.flags
@@ -156,6 +170,22 @@ def tell_lifecycle(facts: TaskFacts, record: Envelope[Lifecycle]) -> bool:
         case _:
             pass  # its values are taken over above, whatever happened
     return True
+
+
+def _note_limits(facts: TaskFacts, record: Envelope[Lifecycle]) -> None:
+    """Note what has changed the limits: a crossing is told beside those that hold now."""
+    said = record.data
+    version = said.limits_version or facts.limits_version
+    if said.change in CHANGES_LIMITS and version > max(facts.limits_version, 1):
+        changed = Changed(
+            change=said.change,
+            time=record.time,
+            limits_version=version,
+            by=said.by,
+            reason=said.reason,
+        )
+        facts.limits_changes = [*facts.limits_changes, changed][-LIMITS_CHANGES_MAX:]
+    facts.limits_version = version
 
 
 def _begin_anew(facts: TaskFacts, start: Place) -> None:
@@ -233,10 +263,15 @@ def tell_decision(facts: TaskFacts, record: Envelope[Decision]) -> bool:
     if place <= facts.decided:
         return is_new_block
     facts.decided, facts.verdict = place, said.verdict
-    # A verdict that is told again, because another mode holds now, asks for nothing new.
-    if said.verdict in (Verdict.REVIEW, Verdict.BLOCK) and said.previous is not said.verdict:
+    # One that is told again, because another mode holds now, asks for nothing new, nor does one that
+    # falls: what it came down from has asked already.
+    if said.verdict in (Verdict.REVIEW, Verdict.BLOCK) and _has_risen(said):
         facts.owed = place
     return True
+
+
+def _has_risen(said: Decision) -> bool:
+    return LEVELS.index(said.verdict) > LEVELS.index(said.previous)
 
 
 def tell_feedback(facts: TaskFacts, record: Envelope[Feedback]) -> None:

@@ -1,9 +1,9 @@
 """When the report of a task that has ended is written, and written again.
 
 What it is made of comes piece by piece, since topics are read in any order. So a report waits until
-nothing has come for it for a moment, and until the partition it comes from is read up to now, or
-nothing comes from there either. The first one, which is the notice that the task has ended, is whole
-then; what comes later makes the next revision, if it says anything else.
+nothing has come for it for a moment of the ticks' time. A tick comes after all that was there at its time
+has been told, however far behind its reader was: the first report, which is the notice that the task has
+ended, is whole then. What comes later makes the next revision, if it says anything else.
 
 A record may come twice, and a crash may have kept some changes of a batch, a prefix in the order of the
 keys: `where` stands last, and what it has counted is not told again.
@@ -34,18 +34,12 @@ from streams.insight.forgetting import (
     forget_early,
     list_at,
 )
-from streams.insight.gathering import ENDED_KEPT_MS, Due, Progress, Said, Tick
+from streams.insight.gathering import ENDED_KEPT_MS, Due, Said, Tick
 from streams.insight.reports import Below, Material, compose, report_link
 from streams.insight.similar import Baselines
 from streams.insight.task_facts import BLOCKS_MAX, TaskFacts, encode_facts
 
 QUIET_MS = 1_000  # a report waits so long for more
-IDLE_MS = 2_000  # a partition that says nothing for so long is read to its end
-BEHIND_MS = 2_000  # a partition is read up to now where no record waited longer than that
-# Where it is far behind, a report that nothing has come for is written all the same after a minute.
-WAIT_MAX_MS = 60_000
-# Where ticks were missing nobody ran: whoever reads the partitions has to begin again as well.
-TICK_GAP_MS, BEGIN_MS = 5_000, 3_000
 # Longer than changes can come: else a report would be written as the first one for a second time.
 KEPT_MS = ENDED_KEPT_MS + 3_600_000
 ANSWERS_KEPT_MS = 31 * DAY_MS
@@ -56,10 +50,8 @@ PENDING_MAX = 5_000
 # Of one batch: as much as is composed in a fraction of the time that a batch may take.
 REPORTS_MAX, WORK_MAX = 200, 4_000
 
-BASELINE, DONE, PENDING, SEEN, TASK, WHERE = (
-    "baseline/", "done/", "pending", "seen/", "task/", "where",
-)  # fmt: skip
-assert BASELINE < DONE < LISTED < PENDING < SEEN < TASK < WHERE
+BASELINE, DONE, PENDING, TASK, WHERE = "baseline/", "done/", "pending", "task/", "where"
+assert BASELINE < DONE < LISTED < PENDING < TASK < WHERE
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -87,7 +79,6 @@ class Held(Struct, tag="held", kw_only=True, omit_defaults=True):
     happened_ms: int = 0
     facts: TaskFacts | None = None
     below: Below = Below()
-    partition: int = 0
     answers: dict[str, Answer] = {}
 
 
@@ -104,54 +95,35 @@ class Done(Struct, tag="done", frozen=True):
     at_ms: int
 
 
-class Waiting(Struct, frozen=True, array_like=True):
-    """When something came for a report last, and from which partition its facts do."""
-
-    since_ms: int
-    partition: int
-
-
 class Pending(Struct, tag="pending"):
-    """Tasks whose report may have changed."""
+    """Tasks whose report may have changed, and when something came for it last."""
 
-    since: dict[str, Waiting] = {}
-
-
-class Seen(Struct, tag="seen", frozen=True):
-    """The last batch of a partition: when it was told, and when its oldest record was written."""
-
-    told_ms: int
-    oldest_ms: int
+    since_ms: dict[str, int] = {}
 
 
 class Where(Struct, tag="where", kw_only=True, omit_defaults=True):
-    """How far the topics are read, and the time by ticks; `resumed_ms`: after a gap between them."""
+    """How far the topics are read, and the time by ticks."""
 
     offsets: dict[str, int] = {}
     tick_ms: int = 0
-    resumed_ms: int = 0
     minute: int | None = None
     forgotten_early: int = 0
     refused: int = 0
 
 
-Entry = Known | Held | Done | Pending | Seen | Listed | Where
+Entry = Known | Held | Done | Pending | Listed | Where
 Entries = MutableMapping[str, Any]
 
 
 def fold_said(kept: Entries, origin: Origin, written_ms: int, said: Said) -> None:
-    """Take over what a partition says, or that time passes; `written_ms` is when it was said."""
+    """Take over what is due, or that time passes; `written_ms` is when it was said."""
     where = _new_to(kept, origin)
     if where is None:
         return
     match said:
         case Due():
             _hold(kept, where, said, written_ms)
-        case Progress():
-            kept[f"{SEEN}{said.partition:05}"] = Seen(written_ms, said.oldest_ms)
         case Tick():
-            if said.at_ms - where.tick_ms > TICK_GAP_MS:
-                where.resumed_ms = said.at_ms
             where.tick_ms = max(where.tick_ms, said.at_ms)
         case _:
             assert_never(said)
@@ -162,7 +134,7 @@ def _hold(kept: Entries, where: Where, due: Due, written_ms: int) -> None:
     task_id = due.facts.task_id
     held: Held | None = kept.get(TASK + task_id)
     pending: Pending = kept.get(PENDING) or Pending()
-    if task_id not in pending.since and len(pending.since) >= 2 * PENDING_MAX:
+    if task_id not in pending.since_ms and len(pending.since_ms) >= 2 * PENDING_MAX:
         where.refused += 1
         return
     if held is None:
@@ -172,10 +144,9 @@ def _hold(kept: Entries, where: Where, due: Due, written_ms: int) -> None:
         happened_ms=due.at_ms,
         facts=due.facts,
         below=due.below,
-        partition=due.partition,
         answers={} if held is None else held.answers,
     )
-    _await(kept, task_id, Waiting(written_ms, due.partition))
+    _await(kept, task_id, written_ms)
 
 
 def fold_baseline(kept: Entries, origin: Origin, record: Envelope[Baseline]) -> None:
@@ -204,7 +175,7 @@ def fold_feedback(
     held.at_ms = written_ms
     kept[TASK + said.task_id] = held
     if held.facts is not None:
-        _await(kept, said.task_id, Waiting(written_ms, held.partition))
+        _await(kept, said.task_id, written_ms)
     kept[WHERE] = where
 
 
@@ -224,10 +195,10 @@ def finish(
     pending: Pending = kept.get(PENDING) or Pending()
     written: list[Envelope[Report]] = []
     work = 0
-    for task_id in list(_ripe(kept, where, pending)):
+    for task_id in list(_ripe(where, pending)):
         if len(written) >= REPORTS_MAX or work >= WORK_MAX:
             break
-        del pending.since[task_id]
+        del pending.since_ms[task_id]
         kept[PENDING] = pending
         held: Held | None = kept.get(TASK + task_id)
         if held is None or held.facts is None:
@@ -244,29 +215,13 @@ def finish(
     return written
 
 
-def _ripe(kept: Entries, where: Where, pending: Pending) -> Iterator[str]:
+def _ripe(where: Where, pending: Pending) -> Iterator[str]:
     """Return the tasks that nothing more is to be waited for, the ones that wait longest first."""
-    now_ms = where.tick_ms
-    excess = len(pending.since) - PENDING_MAX
-    longest = sorted(pending.since.items(), key=lambda each: (each[1].since_ms, each[0]))
-    for place, (task_id, waiting) in enumerate(longest):
-        if place < excess:
+    excess = len(pending.since_ms) - PENDING_MAX
+    longest = sorted(pending.since_ms.items(), key=lambda each: (each[1], each[0]))
+    for place, (task_id, since_ms) in enumerate(longest):
+        if place < excess or where.tick_ms - since_ms >= QUIET_MS:
             yield task_id
-        elif now_ms - waiting.since_ms >= QUIET_MS:
-            waited_ms = now_ms - max(waiting.since_ms, where.resumed_ms)
-            seen: Seen | None = kept.get(f"{SEEN}{waiting.partition:05}")
-            if waited_ms >= WAIT_MAX_MS or _is_read(where, seen):
-                yield task_id
-
-
-def _is_read(where: Where, seen: Seen | None) -> bool:
-    """Tell whether a partition is read up to now, as far as is known."""
-    told_ms = 0 if seen is None else seen.told_ms
-    idle_since_ms = max(told_ms, where.resumed_ms + BEGIN_MS)
-    if where.tick_ms - idle_since_ms >= IDLE_MS:
-        return True
-    is_of_now = seen is not None and told_ms > where.resumed_ms
-    return is_of_now and seen is not None and told_ms - seen.oldest_ms <= BEHIND_MS
 
 
 def _next_revision(
@@ -327,7 +282,7 @@ def _forget(kept: Entries, where: Where, pending: Pending) -> None:
         done: Done | None = kept.get(DONE + task_id)
         if held is None and done is None:
             return None
-        if task_id in pending.since:
+        if task_id in pending.since_ms:
             return now_minute + 1
         if held is not None and held.facts is None and done is None:
             is_old = (held.at_ms + ANSWERS_KEPT_MS) // MINUTE_MS <= minute
@@ -358,7 +313,7 @@ def _forget(kept: Entries, where: Where, pending: Pending) -> None:
 
 
 def _drop(kept: Entries, kind: str, task_id: str, pending: Pending) -> bool:
-    if kind + task_id not in kept or task_id in pending.since:
+    if kind + task_id not in kept or task_id in pending.since_ms:
         return False
     del kept[kind + task_id]
     return True
@@ -380,9 +335,9 @@ def _list(kept: Kept, where: Where, task_id: str, at_ms: int) -> None:
     list_at(kept, task_id, max(minute, where.minute))
 
 
-def _await(kept: Entries, task_id: str, waiting: Waiting) -> None:
+def _await(kept: Entries, task_id: str, since_ms: int) -> None:
     pending: Pending = kept.get(PENDING) or Pending()
-    pending.since[task_id] = waiting
+    pending.since_ms[task_id] = since_ms
     kept[PENDING] = pending
 
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 
 from schemas.errors import UnavailableError
 from streams.kafka.loop import loop_factory
@@ -30,6 +31,7 @@ async def run_view(
     *,
     metrics: ViewMetrics | None = None,
     rebuild: bool = False,
+    told: Callable[[str], None] | None = None,
 ) -> None:
     """Bring the topics to Redis until `stop` is set; waits for Kafka and Redis where they are away.
 
@@ -39,6 +41,8 @@ async def run_view(
         stop: set it to end. What is half done is thrown away, and done by the next view.
         metrics: where the figures go; nowhere where left out.
         rebuild: delete what is in Redis, and read the topics from their beginning.
+        told: is told, in one line each, that Redis has gone away and that it is back; the log has it
+            in any case.
 
     Raises:
         InvalidFieldError: a setting is wrong.
@@ -48,14 +52,18 @@ async def run_view(
     store = Store(redis_url or settings.redis_url, Keys(settings.topic_prefix))
     try:
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(_follow(settings, store, metrics, rebuild=rebuild))
+            following = group.create_task(
+                _follow(settings, store, metrics, Outage(told), rebuild=rebuild)
+            )
             await stop.wait()
             following.cancel()
     finally:
         await store.close()
 
 
-async def _follow(settings: Settings, store: Store, metrics: ViewMetrics, *, rebuild: bool) -> None:
+async def _follow(
+    settings: Settings, store: Store, metrics: ViewMetrics, outage: "Outage", *, rebuild: bool
+) -> None:
     """Follow again and again."""
     why = ASKED_FOR if rebuild else None
     follower = Follower(settings, store, metrics, _wall_ms, why)
@@ -66,6 +74,7 @@ async def _follow(settings: Settings, store: Store, metrics: ViewMetrics, *, reb
     def follows() -> None:
         nonlocal failures
         failures = 0
+        outage.ends()
         voice.say(f"follows {settings.topic_prefix}* of {settings.bootstrap_servers} into {store}")
 
     while True:
@@ -79,8 +88,11 @@ async def _follow(settings: Settings, store: Store, metrics: ViewMetrics, *, reb
                 voice.say("stands by: another view writes the same keys, or Redis has gone back")
                 await store.until_silent()
         except UnavailableError as error:
-            metrics.failed("redis" if isinstance(error, RedisUnavailableError) else "kafka")
-            voice.say(f"waits: {error}")
+            is_redis = isinstance(error, RedisUnavailableError)
+            metrics.failed("redis" if is_redis else "kafka")
+            # A Redis that has died closes connections first, and then refuses them.
+            if not is_redis or outage.begins(error):
+                voice.say(f"waits: {error}")
         await asyncio.sleep(min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
         failures = min(failures + 1, 10)
 
@@ -95,6 +107,34 @@ def _age_ms(follower: Follower) -> int | None:
     """Return how old what Redis shows is; None where it is not known, or during a rebuild."""
     shown_ms = None if follower.progress is None else follower.progress.shown_ms
     return None if shown_ms is None else _wall_ms() - shown_ms
+
+
+class Outage:
+    """That Redis is away, and that it is back: each said once, however often it is tried meanwhile."""
+
+    def __init__(self, told: Callable[[str], None] | None = None) -> None:
+        self._told = told
+        self._is_on = False
+
+    def __repr__(self) -> str:
+        return f"<Outage {'on' if self._is_on else 'off'}>"
+
+    def begins(self, why: object) -> bool:
+        """Redis has not answered; tell whether that is new."""
+        is_new, self._is_on = not self._is_on, True
+        if is_new:
+            self._tell(f"{why}; until it is back, commands read the topics")
+        return is_new
+
+    def ends(self) -> None:
+        """Redis has taken what was written."""
+        if self._is_on:
+            self._is_on = False
+            self._tell("Redis is back, and the view follows again")
+
+    def _tell(self, line: str) -> None:
+        if self._told is not None:
+            self._told(line)
 
 
 class _Voice:

@@ -209,7 +209,8 @@ async def test_alerts_about_tasks_fire_once_and_are_resolved_once(
     edges = await place.edges()
     tasks = {event.subject for event in [*lost, *recorded]}
     about_sessions = {key: found for key, found in edges.items() if key.partition("/")[2] in tasks}
-    assert {key.partition("/")[0] for key in about_sessions} == {"budget_breach"}
+    names = {key.partition("/")[0] for key in about_sessions}
+    assert names == {"budget_breach", "task_blocked"}
     assert all(found == [FIRED, RESOLVED] for found in about_sessions.values()), about_sessions
     assert {key: found for key, found in edges.items() if key not in about_sessions} == {
         "usage_missing/all": [FIRED, RESOLVED],

@@ -14,6 +14,7 @@ from schemas.topics import Topic
 from streams.agents.baselines import AGENT
 from streams.agents.metrics import export_to
 from streams.agents.supervisor import Patience, supervise
+from streams.cli.beside import agents_facts
 from tests.integration.agents_world import (
     WITHIN_S,
     AgentsWorld,
@@ -133,6 +134,8 @@ async def test_one_that_is_killed_is_started_again(
     await agents.says("agents: baselines: worker ended with -9; again in 1 s")
     await world.send(EXECUTIONS)
     await world.until_done()
+    said = {each.name: each for each in await agents_facts(world.settings, 2)}[AGENT.name]
+    assert (said.restarts, said.restarted_because) == (1, "worker ended with -9")
     assert await agents.ended() == 0
     assert sum(one.executions for one in (await world.baselines()).values()) == 200
 
@@ -221,10 +224,10 @@ async def test_what_waits_is_seen_from_outside(world: AgentsWorld) -> None:
         group.create_task(running)
 
         async def has_caught_up() -> bool:
-            lag = seen.lag().get(Topic.EXECUTIONS)
+            lag = seen.lag.get(Topic.EXECUTIONS)
             if lag is not None:
                 behind.append(lag)
-            return bool(behind) and sum(seen.lag().values()) == 0
+            return bool(behind) and sum(seen.lag.values()) == 0
 
         await eventually(has_caught_up, WITHIN_S)
         stop.set()

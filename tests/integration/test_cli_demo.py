@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from streams.importers.demo import demo_path
+from streams.local.folder import DataFolder
+from streams.local.redis import RedisServer
 from tests.integration.kafka_world import eventually
 from tests.integration.shell import environ, start, stoploss
 
@@ -68,6 +70,41 @@ async def test_up_runs_until_it_is_told_to_stop_and_others_join_it(tmp_path: Pat
         async with asyncio.timeout(60):
             await up.communicate()
     assert up.returncode == 130
+
+
+async def test_the_demo_says_that_its_redis_has_died_and_that_it_is_back(tmp_path: Path) -> None:
+    demo = await start("demo", "--speed", "50", env=environ(), cwd=tmp_path)
+    assert demo.stderr is not None
+    said: list[str] = []
+
+    async def until(what: str) -> None:
+        assert demo.stderr is not None
+        while not any(what in line for line in said):
+            line = await demo.stderr.readline()
+            assert line, said
+            said.append(line.decode())
+
+    try:
+        async with asyncio.timeout(180):
+            await until("events at 50×")
+            (folder,) = (tmp_path / ".stoploss").glob("demo-*")
+            state = DataFolder(folder).state()
+            assert state is not None
+            assert state.redis is not None
+            os.kill(state.redis.pid, signal.SIGKILL)
+            await until("commands read the topics")
+            async with RedisServer(folder / "redis"):
+                await until("Redis is back, and the view follows again")
+                demo.send_signal(signal.SIGINT)
+                said += (await demo.stderr.read()).decode().splitlines()
+                await demo.wait()
+    finally:
+        if demo.returncode is None:
+            demo.kill()
+            await demo.wait()
+    about = [line for line in said if "Redis" in line]
+    assert len(about) == 2, about
+    assert about[0].startswith("Redis at redis://127.0.0.1:")
 
 
 async def test_a_log_becomes_a_file_of_events_that_replay_judges(tmp_path: Path) -> None:

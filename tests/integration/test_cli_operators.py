@@ -181,7 +181,7 @@ async def test_a_justification_is_refused_and_approved_and_the_limits_follow(wor
     assert (refused.code, refused.err) == (0, "")
     assert refused.out == (
         f"{task} reviewed: continue, as before\n"
-        "  justification not reviewed (it loses data) → refused (it loses data)\n"
+        "  justification (it loses data): not reviewed → refused\n"
         "  task tokens: 100 of 35,100 (0 %); the limit was 46,800\n"
         "  task latency: 0.0 s of 14 m 19 s (0 %); the limit was 19 m 6 s\n"
     )

@@ -71,7 +71,10 @@ async def test_the_summary_is_a_gate_as_long_as_an_explanation_is_owed(world: Wo
     first, second, third = owed.out.splitlines()
     assert first.startswith("🛑 Over budget: 218 % of its token budget (13,100 of 6,000 tokens)")
     assert second.startswith("⚠️ ")
-    assert third == "💡 Investigate; then grant more (`stoploss grant`) or end the task."
+    assert third == (
+        "💡 Investigate; then grant more (`stoploss grant`) or end the task. "
+        f"Write down why: `stoploss explain {task} --text …`."
+    )
     as_json = await run(world, "report", task, "--summary", "--json")
     assert (as_json.code, as_json.answer["explanation"]) == (1, "owed")
     assert (await run(world, "explain", task, "--text", "the migration", "--by", "ann")).code == 0

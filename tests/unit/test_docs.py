@@ -18,7 +18,6 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 from schemas.topics import DAY_MS, SPECS, Topic
 from streams.agents.delivery.sinks import Sink
 from streams.agents.metrics import export_to as agents_export
-from streams.agents.watchdog import Standing
 from streams.budget.alert_rules import default_alert_rules
 from streams.budget.policy import builtin_policy, policy_json
 from streams.cli.main import app
@@ -177,7 +176,7 @@ def of_the_ledger(readers: list[MetricReader]) -> Callable[[], None]:
 def of_the_agents(readers: list[MetricReader]) -> Callable[[], None]:
     """Use every instrument once."""
     export = agents_export(Readers(readers, nobody))
-    export.metrics.agent("baselines").standings = {("executions", 0): Standing(1, 2)}
+    export.metrics.agent("baselines").lag = {"executions": 1}
     export.metrics.restarted("baselines", "stalled")
     export.metrics.sink("oncall")
     return export.close

@@ -183,8 +183,9 @@ UNDISTURBED = everything().run(0, crashes=False).edges()
 def test_edges_are_those_of_the_log() -> None:
     blocked = [n for n in range(30) if n % 3 == 0]
     resolved = [n for n in blocked if n % 6 == 0 or n % 4]
-    expected = [f"budget_breach TASK-{n} firing 1" for n in blocked]
-    expected += [f"budget_breach TASK-{n} resolved 2" for n in resolved]
+    names = ("budget_breach", "task_blocked")
+    expected = [f"{name} TASK-{n} firing 1" for n in blocked for name in names]
+    expected += [f"{name} TASK-{n} resolved 2" for n in resolved for name in names]
     expected += ["stop_loss_rate all firing 1", "usage_missing all firing 1"]
     expected += ["queue_depth enforcer-1 firing 1", "queue_depth enforcer-1 resolved 2"]
     assert sorted(expected) == UNDISTURBED
@@ -201,6 +202,8 @@ def test_a_deletion_of_decisions_is_no_bad_record() -> None:
     assert log.run(0, crashes=False).edges() == [
         "budget_breach TASK-1 firing 1",
         "budget_breach TASK-1 resolved 2",
+        "task_blocked TASK-1 firing 1",
+        "task_blocked TASK-1 resolved 2",
     ]
     assert Topic.DEAD_LETTERS not in log.topics
 

@@ -2,7 +2,6 @@
 
 from streams.agents.figures import BATCHES, BEAT, RECORDS, RESTORED, Figures, plain, shared
 from streams.agents.metrics import AgentFigures
-from streams.agents.watchdog import Standing
 
 SOURCES = [("in", 2), ("signals", 1)]
 
@@ -26,13 +25,3 @@ def test_a_next_worker_counts_on() -> None:
         agent.begins(worker)
         worker.batch(records=10, outputs=2, refused=1, took_ms=5)
     assert (agent.counted(RECORDS), agent.counted(BATCHES), agent.took_ms) == (20, 2, 5)
-
-
-def test_what_waits_is_told_by_topic() -> None:
-    agent = AgentFigures()
-    agent.standings = {
-        ("in", 0): Standing(1, 4),
-        ("in", 1): Standing(0, 5),
-        ("signals", 0): Standing(2, 2),
-    }
-    assert agent.lag() == {"in": 8, "signals": 0}

@@ -18,6 +18,8 @@ from schemas.topics import Topic
 from streams.agents import reports
 from streams.agents.folding import fold_batch
 from streams.agents.stages import Stage
+from streams.agents.ticking import Overtaken
+from streams.agents.watchdog import Standing
 from streams.insight.notices import notice_of_completion
 from streams.kafka.settings import Settings
 from tests.unit.budget.story import story
@@ -86,6 +88,7 @@ class Run:
         self.done: dict[str, int] = defaultdict(int)
         self.stored: dict[str, dict[bytes, bytes]] = {GATHER.name: {}, WRITE.name: {}}
         self.now_s = NOW_S
+        self._overtaken = Overtaken()
 
     def step(
         self, stage: Stage, topic: str, count: int, *, crash: random.Random | None = None
@@ -113,8 +116,17 @@ class Run:
         into.append(Record(f"{PREFIX}{topic}", 0, len(into), self.now_s, value))
 
     def tick(self) -> None:
+        """Let a second pass, and say so once all is read that was there before, as `ticking` does."""
         self.now_s += reports.TICK_EVERY_S
-        self.append(reports.DUE.topic, reports.tick(round(self.now_s * 1000)))
+        standings = {
+            (source.topic, PARTITION): Standing(
+                self.done[source.topic], len(self.topics[source.topic])
+            )
+            for source in GATHER.sources
+        }
+        reached_ms = self._overtaken.look(round(self.now_s * 1000), standings)
+        if reached_ms is not None:
+            self.append(reports.DUE.topic, reports.tick(reached_ms))
 
     def settle(self) -> None:
         """Read everything, and let a while pass."""

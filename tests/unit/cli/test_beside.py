@@ -3,11 +3,13 @@
 import pytest
 
 from schemas.alerts import AlertState, Severity
+from schemas.envelope import epoch_ms_of
 from streams.cli.beside import (
     LAG_RECORDS_MAX,
     AgentFacts,
     ViewFacts,
     agent_findings,
+    agent_text,
     alert_findings,
     view_facts,
     view_findings,
@@ -76,6 +78,39 @@ def test_an_agent_that_is_behind_is_wrong(agent: AgentFacts, problems: list[str]
     found = agent_findings([agent])
     assert [each.problem for each in found] == problems
     assert {each.about for each in found} <= {"agent a"}
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        pytest.param(AgentFacts(name="a", lag=None), "has never run here", id="nobody has run it"),
+        pytest.param(AgentFacts(name="a", lag=0), "0 records behind", id="it runs"),
+        pytest.param(
+            AgentFacts(name="a", lag=None, why="no rights"), "cannot be asked", id="it is not known"
+        ),
+        pytest.param(
+            AgentFacts(name="a", lag=0, since="2026-11-22T20:00:00.000Z"),
+            "0 records behind",
+            id="it has never been started again",
+        ),
+        pytest.param(
+            AgentFacts(
+                name="a",
+                lag=1,
+                restarts=2,
+                since="2026-11-22T20:00:00.000Z",
+                restarted="2026-11-22T20:57:00.000Z",
+                restarted_because="worker ended with -9",
+            ),
+            "1 record behind; restarted 2 times since 2026-11-22T20:00:00Z, last 3 min ago: "
+            "worker ended with -9",
+            id="it has died and come back",
+        ),
+    ],
+)
+def test_an_agent_that_died_and_came_back_says_so(agent: AgentFacts, said: str) -> None:
+    assert agent_text(agent, epoch_ms_of("2026-11-22T21:00:00.000Z")) == said
+    assert agent_findings([agent]) == [] or agent.why is not None
 
 
 def test_a_view_is_missed_only_where_somebody_runs_one() -> None:

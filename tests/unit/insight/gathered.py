@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from schemas.alerts import Origin
-from schemas.envelope import Envelope, epoch_ms_of
+from schemas.envelope import Envelope
 from schemas.topics import Topic
-from streams.insight.gathering import Due, Entry, Said, finish, fold_told
+from streams.insight.gathering import Due, Entry, finish, fold_told
 
 PARTITION = 3
 Read = tuple[Topic, int, Envelope[Any]]
@@ -30,15 +30,14 @@ class Gathering:
 
     def __init__(self) -> None:
         self.stored: dict[str, bytes] = {}
-        self.said: list[Said] = []
+        self.said: list[Due] = []
 
-    def batch(self, records: Sequence[Read], *, late_ms: int = 0) -> list[Said]:
-        """Tell records, each read `late_ms` after it was written."""
+    def batch(self, records: Sequence[Read]) -> list[Due]:
+        """Tell records."""
         entries = {key: _DECODE(value) for key, value in self.stored.items()}
         before = dict(self.stored)
         for topic, offset, record in records:
-            written_ms = epoch_ms_of(record.time) - late_ms
-            fold_told(entries, Origin(topic, PARTITION, offset), written_ms, record)
+            fold_told(entries, Origin(topic, PARTITION, offset), record)
         changed = [key for key, entry in entries.items() if before.get(key) != _ENCODE(entry)]
         said = finish(entries, changed)
         self.stored = {key: _ENCODE(entry) for key, entry in entries.items()}
@@ -52,7 +51,7 @@ class Gathering:
     @property
     def last_due(self) -> dict[str, Due]:
         """The last that was said of each task."""
-        return {one.facts.task_id: one for one in self.said if isinstance(one, Due)}
+        return {one.facts.task_id: one for one in self.said}
 
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode

@@ -110,6 +110,16 @@ def test_a_start_that_asks_for_something_special_has_an_entry(start: str, flags:
     assert (entry.action, entry.by, entry.flags) == ("task_classified", "bob", flags)
 
 
+@pytest.mark.parametrize("answer", ["refuse", "approve"])
+def test_a_review_without_a_reason_does_not_take_the_justification_for_one(answer: str) -> None:
+    started, reviewed = trail(f"""
+        start  TASK-1 importance=critical why="it loses data" owner=bob
+        review TASK-1 {answer} by=ann
+    """)
+    assert (started.by, started.reason) == ("bob", "it loses data")
+    assert (reviewed.by, reviewed.reason) == ("ann", None)
+
+
 def test_ordinary_starts_and_ends_have_none() -> None:
     assert (
         trail("start TASK-1 importance=high\nusage TASK-1 THINK 1\nfinish TASK-1 completed") == []

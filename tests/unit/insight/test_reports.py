@@ -8,7 +8,7 @@ import pytest
 from schemas.baselines import Baseline, MetricBaseline
 from schemas.envelope import Envelope
 from schemas.fields import Cause, Complexity, Importance, Metric
-from schemas.reports import Report, Similar
+from schemas.reports import LimitsChange, Report, Similar
 from schemas.sketches import Histogram
 from schemas.state import TaskStateData
 from streams.insight.advice import what_happened, what_to_do
@@ -16,6 +16,7 @@ from streams.insight.quantiles import quantile, with_value
 from streams.insight.report_text import markdown, plain_text, summary_text
 from streams.insight.reports import Below, Material, compose, report_link
 from streams.insight.similar import Baselines
+from streams.insight.summary import change_text
 from streams.insight.task_facts import NOWHERE
 from tests.unit.budget.story import story
 from tests.unit.insight.told import facts_of, records
@@ -100,7 +101,7 @@ def test_a_phase_over_its_budget_is_named_with_its_cause_and_what_similar_ones_u
     assert [
         finding.replace("medium tasks of medium importance", "…") for finding in report.findings
     ] == [
-        "THINK came to 183 % of its token budget (11,000 of 6,000 tokens): extensive research, 30 files read.",
+        "THINK came to 166 % of its token budget (10,000 of 6,000 tokens): extensive research, 30 files read by then; now 183 % (11,000 of 6,000 tokens).",
         "The task came to 123 % of its token budget (11,700 of 9,500 tokens): extensive research, 30 files read.",
         "IMPLEMENT used 700 tokens; … average 3,000 tokens: 76 % below.",
         "THINK used 11,000 tokens; … average 3,500 tokens: 214 % above.",
@@ -145,7 +146,10 @@ def test_a_task_at_block_is_to_be_investigated_and_asked_about() -> None:
     assert report.summary[0] == (
         "Over budget: 218 % of its token budget (13,100 of 6,000 tokens); at block."
     )
-    assert report.summary[2] == "Investigate; then grant more (`stoploss grant`) or end the task."
+    assert report.summary[2] == (
+        "Investigate; then grant more (`stoploss grant`) or end the task. "
+        "Write down why: `stoploss explain TASK-1 --text …`."
+    )
     (block,) = report.blocks
     assert (block.enforced, block.false_positive) == (False, None)
     assert "Was this a false positive?" in plain_text(report)
@@ -216,6 +220,150 @@ def test_a_level_that_a_grant_took_back_is_not_that_of_the_cell_any_more() -> No
     """)
     assert report.metrics[Metric.TOKENS].level == "continue"
     assert report.metrics[Metric.TOKENS].limit == 60_000
+
+
+def test_a_task_at_block_that_was_explained_is_only_to_be_investigated() -> None:
+    report = report_on("""
+        start   TASK-1 planned=THINK
+        usage   TASK-1 THINK 13_100      → block
+        explain TASK-1 "half of it was research"
+    """)
+    assert report.summary[2] == "Investigate; then grant more (`stoploss grant`) or end the task."
+
+
+@pytest.mark.parametrize(
+    ("before", "owed"),
+    [
+        pytest.param('explain TASK-1 "half of it was research"', "asked", id="it was given"),
+        pytest.param("", "owed", id="nobody has given it"),
+    ],
+)
+def test_a_grant_that_lowers_a_block_to_review_asks_for_nothing_new(before: str, owed: str) -> None:
+    report = report_on(f"""
+        start  TASK-1 planned=THINK
+        usage  TASK-1 THINK 12_100       → block
+        {before}
+        grant  TASK-1 ×1.3               → review
+    """)
+    assert (report.verdict, report.explanation == "owed") == ("review", owed == "owed")
+
+
+def test_a_block_after_a_grant_asks_again() -> None:
+    report = report_on("""
+        start   TASK-1 planned=THINK
+        usage   TASK-1 THINK 12_100      → block
+        explain TASK-1 "half of it was research"
+        grant   TASK-1 ×1.3              → review
+        usage   TASK-1 THINK 4_000       → block
+    """)
+    assert report.explanation == "owed"
+
+
+GRANTED = """
+    start  TASK-1 planned=THINK
+    usage  TASK-1 THINK 10_000 files=30 out=2000    → block
+    grant  TASK-1 ×2 by=ann reason=rush             → notice
+    usage  TASK-1 THINK 600 files=4
+    end    TASK-1 THINK completed ms=20000
+    finish TASK-1 completed
+"""
+
+
+def test_after_a_grant_a_crossing_is_told_as_it_was_beside_what_holds_now() -> None:
+    report = report_on(GRANTED)
+    cause = next(each for each in report.causes if each.cell.phase == "THINK")
+    assert (cause.used, cause.limit, cause.used_now, cause.limit_now) == (
+        12_000,
+        6_000,
+        12_600,
+        12_000,
+    )
+    assert cause.evidence["files_read"] == 30
+    assert cause.changed == LimitsChange(
+        change="granted",
+        by="ann",
+        reason="rush",
+        time="2026-01-01T00:00:00.000Z",
+        limits_version=2,
+    )
+    assert cause.text == (
+        "THINK came to 200 % of its token budget (12,000 of 6,000 tokens): extensive research, 30 files "
+        "read by then; now 105 % (12,600 of 12,000 tokens) after a grant by ann"
+    )
+
+
+def test_after_a_grant_the_three_lines_say_what_the_table_says() -> None:
+    report = report_on(GRANTED)
+    assert report.summary[0] == (
+        "Over budget: 105 % of its token budget (12,600 of 12,000 tokens); at notice; completed."
+    )
+    assert report.summary[1] == f"{report.findings[0]} 2 more below."
+    assert "now 105 % (12,600 of 12,000 tokens) after a grant by ann" in report.findings[0]
+    (row,) = [line for line in plain_text(report).splitlines() if line.startswith("THINK  ")]
+    assert "12,600     105 %" in row
+    assert report.limits_changes == [each.changed for each in report.causes][:1]
+    said = "2026-01-01T00:00:00Z a grant by ann: rush\n"
+    assert f"Limits changed (the table has those that hold now)\n  {said}" in plain_text(report)
+    assert f"## Limits changed (the table has those that hold now)\n- {said}" in markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            "reclassify TASK-1 importance=high by=ann reason=urgent",
+            "a reclassification by ann",
+            id="another class",
+        ),
+        pytest.param(
+            "start TASK-1 planned=THINK complexity=large", "a late start", id="late start"
+        ),
+        pytest.param(
+            "grant TASK-1 ×2 by=ann reason=rush\ngrant TASK-1 ×2 by=bob reason=rush",
+            "a grant by bob",
+            id="the last of several",
+        ),
+    ],
+)
+def test_what_gave_a_task_other_limits_is_named(change: str, said: str) -> None:
+    start = "" if change.startswith("start") else "start TASK-1 planned=THINK\n"
+    report = report_on(f"{start}usage TASK-1 THINK 9_600\n{change}")
+    (cause,) = [each for each in report.causes if each.cell.phase == "THINK"]
+    assert cause.limit == 6_000
+    assert cause.text.endswith(f"after {said}")
+
+
+def test_what_is_crossed_of_a_lower_limit_is_a_crossing_of_its_own() -> None:
+    report = report_on("""
+        start  TASK-1 planned=THINK importance=critical why="it loses data"
+        usage  TASK-1 THINK 19_000
+        review TASK-1 refuse by=ann
+    """)
+    (cause,) = [each for each in report.causes if each.cell.phase == "THINK"]
+    assert (cause.level, cause.limit, cause.limit_now) == ("review", 9_000, 9_000)
+    assert cause.changed is None
+    assert [change_text(each) for each in report.limits_changes] == [
+        "a review of its justification by ann"
+    ]
+
+
+def test_limits_that_are_another_version_only_are_no_change_of_a_crossing() -> None:
+    report = report_on("""
+        start   TASK-1 planned=THINK
+        usage   TASK-1 THINK 9_600
+        recover TASK-1 refold by=ann reason="the sums were wrong"
+        explain TASK-1 "half of it was research"
+    """)
+    assert (report.limits_changes, {each.changed for each in report.causes}) == ([], {None})
+
+
+def test_where_no_limit_holds_any_more_a_crossing_says_so() -> None:
+    facts = facts_of(records(story("start TASK-1 planned=THINK\nusage TASK-1 THINK 9_600")))[
+        "TASK-1"
+    ]
+    facts.limits = {}
+    report = compose(Material(facts=facts, baselines=Baselines()))
+    assert report.causes[0].text.endswith("by then; now 9,600 tokens without a limit")
 
 
 def test_a_level_that_is_withdrawn_accuses_nobody() -> None:
@@ -298,7 +446,7 @@ def test_the_text_is_a_table_and_what_stands_below_it() -> None:
     assert (
         "| THINK | 1 | 19,100 | 318 % | 3 m 20 s | 148 % | $0.37 | 3,500 tokens (5 runs) |" in shown
     )
-    assert "- 2026-01-01 00:00 ada: half of it \\| was \\*research\\* (THINK)" in shown
+    assert "- 2026-01-01T00:00:00Z ada: half of it \\| was \\*research\\* (THINK)" in shown
 
 
 @pytest.mark.parametrize("cause", list(Cause))

@@ -87,10 +87,30 @@ def watched(text: str) -> Watcher:
         pytest.param(
             """
             start TASK-1 planned=THINK
-            usage TASK-1 THINK 12_500     → block
+            usage TASK-1 THINK 7_300      → warn
+            usage TASK-1 THINK 5_200      → block
+            grant TASK-1 ×1.5             → warn
             """,
-            ["budget_breach TASK-1 firing 1"],
-            id="a task that would be blocked is not held",
+            [
+                "budget_breach TASK-1 firing 1",
+                "task_blocked TASK-1 firing 1",
+                "task_blocked TASK-1 resolved 2",
+            ],
+            id="that it goes on to block is an alert of its own, also where nobody is held",
+        ),
+        pytest.param(
+            """
+            start TASK-1 planned=THINK
+            usage TASK-1 THINK 12_500     → block
+            finish TASK-1
+            """,
+            [
+                "budget_breach TASK-1 firing 1",
+                "task_blocked TASK-1 firing 1",
+                "budget_breach TASK-1 resolved 2",
+                "task_blocked TASK-1 resolved 2",
+            ],
+            id="an end resolves both",
         ),
         pytest.param(
             """
@@ -117,6 +137,9 @@ def watched(text: str) -> Watcher:
                 "budget_breach TASK-1 firing 1",
                 "task_blocked TASK-1 firing 1",
                 "task_blocked TASK-1 resolved 2",
+                "task_blocked TASK-1 firing 3",
+                "task_blocked TASK-1 resolved 4",
+                "task_blocked TASK-1 firing 5",
             ],
             id="the mode decides who is held",
         ),

@@ -115,13 +115,16 @@ def test_facts_are_read_back_as_they_were() -> None:
 def test_a_task_that_backtracks_for_ever_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RUNS_MAX", "CROSSINGS_MAX", "EXPLANATIONS_MAX", "CHILDREN_MAX"):
         monkeypatch.setattr(task_facts, name, 2)
+    monkeypatch.setattr(task_facts, "LIMITS_CHANGES_MAX", 1)
     turn = 'end TASK-1 THINK backtracked\nbegin TASK-1 THINK\nexplain TASK-1 "again"\n'
     children = "".join(f"start TASK-1{number} parent=TASK-1\n" for number in range(3))
     facts = tasks_of(
-        f"start TASK-1\nbegin TASK-1 THINK\n{turn * 4}usage TASK-1 THINK 90_000\n{children}"
+        f"start TASK-1\nbegin TASK-1 THINK\n{turn * 4}usage TASK-1 THINK 90_000\n"
+        f"grant TASK-1 ×2\ngrant TASK-1 ×2 by=bob\n{children}"
     )
     task = facts["TASK-1"]
     assert (len(task.runs), len(task.crossings), len(task.explanations)) == (2, 2, 2)
+    assert [each.by for each in task.limits_changes] == ["bob"]
     assert list(task.runs) == ["THINK#3", "THINK#4"]
     assert list(task.children) == ["TASK-10", "TASK-11"]
 

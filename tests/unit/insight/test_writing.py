@@ -13,7 +13,7 @@ from schemas.feedback import Feedback
 from schemas.reports import Report
 from schemas.topics import DAY_MS, Topic
 from streams.insight import writing
-from streams.insight.gathering import Due, Progress, Said, Tick
+from streams.insight.gathering import Due, Tick
 from streams.insight.writing import (
     DONE,
     TASK,
@@ -28,7 +28,7 @@ from streams.insight.writing import (
 )
 from tests.unit.budget.story import story
 from tests.unit.budget.world import START_MS
-from tests.unit.insight.gathered import PARTITION, Gathering, numbered
+from tests.unit.insight.gathered import Gathering, numbered
 from tests.unit.insight.test_reports import baseline
 from tests.unit.insight.told import records
 
@@ -115,10 +115,6 @@ def running() -> Writing:
     return room
 
 
-def read_now(at_ms: int, lag_ms: int = 100) -> tuple[int, Said]:
-    return at_ms, Progress(partition=PARTITION, oldest_ms=at_ms - lag_ms)
-
-
 def answer(task_id: str = "TASK-1", *, false_positive: bool = True) -> Envelope[Feedback]:
     (decision_id,) = due_of().facts.blocks
     said = Feedback(
@@ -143,7 +139,7 @@ def usual(*used: float) -> Envelope[Baseline]:
 
 def test_a_report_is_written_a_second_after_the_last_that_came_for_it() -> None:
     room = running()
-    assert room.told((NOW, due_of()), read_now(NOW), (NOW + 999, Tick(NOW + 999))) == []
+    assert room.told((NOW, due_of()), (NOW + 999, Tick(NOW + 999))) == []
     (report,) = room.ticks(NOW + S)
     assert report.id == f"report-TASK-1-{rfc3339(START_MS)}-1"
     assert (report.subject, report.time) == ("TASK-1", rfc3339(START_MS))
@@ -157,57 +153,32 @@ def test_what_comes_meanwhile_is_in_the_first_report() -> None:
     room = running()
     early = due_of()
     runs, early.facts.runs = early.facts.runs, {}
-    room.told((NOW, early), read_now(NOW))
+    room.told((NOW, early))
     whole = due_of()
     assert whole.facts.runs == runs
-    room.told((NOW + 500, whole), read_now(NOW + 500), (NOW + S, Tick(NOW + S)))
+    room.told((NOW + 500, whole), (NOW + S, Tick(NOW + S)))
     (report,) = room.ticks(NOW + 1_500)
     assert report.data.phases[0].attempts == 1
     assert report.data.revision == 1
 
 
-def test_a_partition_that_is_read_behind_its_time_is_waited_for() -> None:
-    room = running()
-    room.told((NOW, due_of()), read_now(NOW, lag_ms=HOUR))
-    for second in range(30):
-        at_ms = NOW + second * S
-        assert room.told(read_now(at_ms, lag_ms=HOUR), (at_ms, Tick(at_ms))) == []
-    at_ms = NOW + 30 * S
-    assert len(room.told(read_now(at_ms), (at_ms, Tick(at_ms)))) == 1, "it is read up to now"
-
-
-def test_where_nothing_comes_from_a_partition_it_is_read_to_its_end() -> None:
-    room = running()
-    room.told((NOW, due_of()), read_now(NOW, lag_ms=HOUR))
-    assert room.ticks(NOW + S) == []
-    assert len(room.ticks(NOW + 2 * S)) == 1
-
-
-def test_nobody_waits_longer_than_a_minute_for_a_partition_that_is_far_behind() -> None:
+def test_a_report_waits_as_long_as_time_stands_still_because_something_is_not_read() -> None:
     room = running()
     room.told((NOW, due_of()))
-    written = []
-    for second in range(61):
-        at_ms = NOW + second * S
-        written += room.told(read_now(at_ms, lag_ms=HOUR), (at_ms, Tick(at_ms)))
-    assert len(written) == 1
-    assert room.where.tick_ms == NOW + 60 * S
+    for later_ms in range(0, HOUR, 600 * S):
+        assert room.told((NOW + later_ms, Tick(NOW + 999))) == []
+    assert len(room.told((NOW + HOUR, Tick(NOW + S)))) == 1
 
 
-def test_after_a_pause_whoever_reads_the_partitions_has_time_to_begin_again() -> None:
+def test_after_a_pause_the_first_tick_has_waited_for_all_that_came_meanwhile() -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
-    again = NOW + 60 * S
-    assert room.ticks(again, 5) == []
-    room.told(read_now(again + 4 * S, lag_ms=HOUR))
-    assert room.ticks(again + 4 * S, 1) == [], "it has begun, and is behind"
-    assert room.ticks(again + 5 * S, 1) == []
-    assert len(room.ticks(again + 6 * S, 1)) == 1, "nothing more came"
+    room.told((NOW, due_of()))
+    assert len(room.ticks(NOW + HOUR)) == 1
 
 
 def test_what_similar_tasks_use_is_compared_with_and_makes_no_revision_by_itself() -> None:
     room = running()
-    room.told((NOW, usual(*[3_500] * 5)), (NOW, due_of()), read_now(NOW))
+    room.told((NOW, usual(*[3_500] * 5)), (NOW, due_of()))
     (report,) = room.ticks(NOW + S)
     similar = report.data.phases[0].metrics["tokens"].similar  # type: ignore[index]
     assert similar is not None
@@ -219,11 +190,11 @@ def test_what_similar_tasks_use_is_compared_with_and_makes_no_revision_by_itself
 
 def test_late_usage_and_an_explanation_make_the_next_revision() -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
+    room.told((NOW, due_of()))
     room.ticks(NOW + S)
     late = due_of(f'{BLOCKED}\nusage TASK-1 THINK 50\nexplain TASK-1 "a migration"')
     room.until(NOW + 9 * S)
-    room.told((NOW + 9 * S, late), read_now(NOW + 9 * S))
+    room.told((NOW + 9 * S, late))
     (report,) = room.until(NOW + 10 * S)
     assert report.id.endswith("-2")
     assert report.data.revision == 2
@@ -233,7 +204,7 @@ def test_late_usage_and_an_explanation_make_the_next_revision() -> None:
 
 def test_a_change_that_the_report_does_not_show_makes_no_revision() -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
+    room.told((NOW, due_of()))
     room.ticks(NOW + S)
     unseen = due_of()
     unseen.facts.limits_version += 1
@@ -255,7 +226,7 @@ def test_an_answer_is_in_the_report_whenever_it_comes(first: str) -> None:
     if first == "the answer":
         room.told((NOW, answer()))
     room.until(NOW + 9 * S)
-    room.told((NOW + 9 * S, due_of()), read_now(NOW + 9 * S))
+    room.told((NOW + 9 * S, due_of()))
     room.until(NOW + 10 * S)
     if first == "the end":
         room.until(NOW + 19 * S)
@@ -271,7 +242,7 @@ def test_an_answer_is_in_the_report_whenever_it_comes(first: str) -> None:
 
 def test_an_answer_about_a_block_that_is_not_in_the_report_changes_nothing() -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
+    room.told((NOW, due_of()))
     room.ticks(NOW + S)
     other = answer()
     other.data = msgspec.structs.replace(other.data, decision_id="9-9-9")
@@ -281,7 +252,7 @@ def test_an_answer_about_a_block_that_is_not_in_the_report_changes_nothing() -> 
 
 def test_what_is_read_again_changes_nothing() -> None:
     room = running()
-    said = [(NOW, due_of()), read_now(NOW), (NOW + S, Tick(NOW + S))]
+    said = [(NOW, due_of()), (NOW + S, Tick(NOW + S))]
     assert len(room.told(*said)) == 1
     stored = dict(room.stored)
     assert room.told(*said, again=3) == []
@@ -295,19 +266,19 @@ def test_what_is_read_again_changes_nothing() -> None:
 
 def test_an_id_that_is_used_again_has_a_first_report_again() -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
+    room.told((NOW, due_of()))
     room.ticks(NOW + S)
     other = due_of()
     other.facts.started = rfc3339(NOW)
     room.until(NOW + 9 * S)
-    room.told((NOW + 9 * S, other), read_now(NOW + 9 * S))
+    room.told((NOW + 9 * S, other))
     (report,) = room.until(NOW + 10 * S)
     assert (report.data.revision, report.id) == (1, f"report-TASK-1-{rfc3339(NOW)}-1")
 
 
 def test_a_task_is_forgotten_26_hours_after_the_last_that_came_for_it() -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
+    room.told((NOW, due_of()))
     room.ticks(NOW + S)
     room.ticks(NOW + 25 * HOUR, 3)
     assert {f"{TASK}TASK-1", f"{DONE}TASK-1"} <= room.entries.keys()
@@ -328,21 +299,23 @@ def test_an_answer_about_an_open_task_is_kept_for_a_month() -> None:
     assert room.entries.keys() == {"where"}
 
 
-def test_what_waits_to_be_written_is_not_forgotten() -> None:
+def test_what_waits_to_be_written_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
+    room.told((NOW, due_of()))
     later = NOW + 27 * HOUR
-    room.told((later, Tick(later)))
+    with monkeypatch.context() as full:
+        full.setattr(writing, "REPORTS_MAX", 0)
+        assert room.told((later, Tick(later))) == []
     assert f"{TASK}TASK-1" in room.entries
-    assert len(room.ticks(later + S, 6)) == 1
+    assert len(room.ticks(later + S)) == 1
 
 
 def test_where_room_is_short_what_is_held_goes_before_what_was_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room = running()
-    room.told((NOW, due_of()), read_now(NOW))
-    monkeypatch.setattr(writing, "ENTRIES_MAX", 5)
+    room.told((NOW, due_of()))
+    monkeypatch.setattr(writing, "ENTRIES_MAX", 4)
     room.ticks(NOW, 1)
     assert f"{TASK}TASK-1" in room.entries, "it waits to be written"
     room.ticks(NOW + S)
@@ -364,7 +337,7 @@ def test_one_batch_writes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> N
         due = due_of()
         due.facts.task_id = f"TASK-{number}"
         dues.append((NOW + number, due))
-    room.told(*dues, read_now(NOW))
+    room.told(*dues)
     assert [each.subject for each in room.ticks(NOW + 2 * S)] == ["TASK-0", "TASK-1"]
     assert [each.subject for each in room.ticks(NOW + 3 * S)] == ["TASK-2", "TASK-3"]
     assert [each.subject for each in room.ticks(NOW + 4 * S)] == ["TASK-4"]
