@@ -24,8 +24,8 @@ from schemas.fields import (
     Verdict,
 )
 from schemas.outputs import Cell
+from schemas.quantiles import with_value
 from schemas.sketches import Histogram
-from streams.insight.quantiles import with_value
 from streams.insight.report_text import markdown, plain_text
 from streams.insight.reports import Material, compose
 from streams.insight.similar import Baselines

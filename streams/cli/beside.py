@@ -16,7 +16,7 @@ from streams.cli.sources import ASKED_FOR
 from streams.cli.view import RUN_A_VIEW, NoView, View
 from streams.insight.numbers import counted
 from streams.kafka.settings import Settings
-from streams.view.quantiles import Quantiles
+from streams.view.answers import Quantiles
 
 # As of the ledger: a moment's records are no lag.
 LAG_RECORDS_MAX = 10_000

@@ -46,7 +46,7 @@ from streams.insight.numbers import counted, duration
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 from streams.ledger.restore import lost_state
-from streams.view.quantiles import Quantiles
+from streams.view.answers import Quantiles
 from streams.view.store import RedisUnavailableError
 
 LEDGER_SILENT_AFTER_MS = 30_000  # as enforcers judge it

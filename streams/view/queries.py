@@ -21,6 +21,7 @@ from schemas.health import Health
 from schemas.outputs import Breach, Decision, ExecutionRecord, Heartbeat, Lifecycle
 from schemas.refusal import UNREADABLE
 from schemas.reports import Report
+from schemas.sketches import Histogram
 from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
 from streams.view.answers import (
     AlertsAnswer,
@@ -30,18 +31,19 @@ from streams.view.answers import (
     HealthAnswer,
     ListedTask,
     PartitionLag,
+    Quantiles,
     Share,
     SourceHealth,
     TaskFound,
     TasksPage,
     Total,
     Utilisation,
+    quantiles_of,
 )
 from streams.view.digest import COMMITS, TRANSITIONS, ZEROS
 from streams.view.keys import FEED_RECORDS, KEPT_DAYS, LAYOUT, Keys, days_back, hours_back
 from streams.view.meta import State
 from streams.view.progress import shown_until
-from streams.view.quantiles import Quantiles, quantiles
 from streams.view.store import (
     RedisUnavailableError,
     answering,
@@ -441,7 +443,9 @@ def _quantiles(parts: Iterable[Mapping[bytes, int]]) -> Quantiles:
     for part in parts:
         buckets.update(part)
     zeros = buckets.pop(ZEROS, 0)
-    return quantiles(zeros, {int(index): count for index, count in buckets.items()})
+    return quantiles_of(
+        Histogram(zeros=zeros, buckets={int(index): count for index, count in buckets.items()})
+    )
 
 
 def _shares(counts: list[int]) -> list[Share]:
