@@ -28,6 +28,8 @@ from streams.cli.beside import (
     agents_facts,
     alert_findings,
     latencies,
+    sink_findings,
+    sinks_facts,
     view_facts,
     view_findings,
 )
@@ -84,6 +86,7 @@ class DoctorAnswer(Struct, frozen=True, kw_only=True):
     latencies: Latencies | None = None
     alerts: dict[Severity, int] = {}
     agents: list[AgentFacts] = []
+    sinks: list[AgentFacts] = []
     findings: list[Finding]
     source: AnsweredFrom | None = None
 
@@ -188,7 +191,9 @@ async def _with_others(
 ) -> DoctorAnswer:
     """Add what there is to say of the view, the alerts and the agents."""
     agents = await agents_facts(log.settings, len(log.partitions))
-    findings = [*view_findings(found), *alert_findings(seen.firing), *agent_findings(agents)]
+    sinks = await sinks_facts(log.settings)
+    findings = [*view_findings(found), *alert_findings(seen.firing)]
+    findings += [*agent_findings(agents), *sink_findings(sinks)]
     measured = None
     try:
         measured = await latencies(found)
@@ -198,6 +203,7 @@ async def _with_others(
         answer,
         alerts=by_severity(seen.firing),
         agents=agents,
+        sinks=sinks,
         latencies=measured,
         findings=[*answer.findings, *findings],
     )
@@ -449,6 +455,8 @@ def _show_others(answer: DoctorAnswer) -> None:
     told["alerts"] = severities_text(answer.alerts)
     for agent in answer.agents:
         told[f"agent {agent.name}"] = Text(_lag_text(agent))
+    for sink in answer.sinks:
+        told[f"sink {sink.name}"] = Text(_lag_text(sink))
     listed = table("", "")
     listed.show_header = False
     for name, said in told.items():
