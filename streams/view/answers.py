@@ -158,10 +158,22 @@ class Beat(Struct, frozen=True, kw_only=True):
     next_offset: int
 
 
+class TaskBelow(Struct, frozen=True, kw_only=True):
+    """A task below another one: its last changes, in order, and what has run of it."""
+
+    task_id: str
+    changes: list[Envelope[Lifecycle]]
+    executions: list[Envelope[ExecutionRecord]]
+
+
 class AuditAnswer(Struct, frozen=True, kw_only=True):
-    """Who did what, the last one last."""
+    """Who did what, the last one last.
+
+    `all_since_ms`: of what was noted since then nothing is left out; 0 where that is everything.
+    """
 
     entries: list[Envelope[Audit]]
+    all_since_ms: int = 0
 
 
 class AlertsAnswer(Struct, frozen=True, kw_only=True):
