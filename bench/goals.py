@@ -167,6 +167,29 @@ def _killed(*kills: Line) -> Seen:
     return Seen(f"{lost}; the oldest that was lost: {oldest_s} s", lost == 0)
 
 
+def _one(figure: str, **wanted: object) -> Callable[[Lines], Runs]:
+    return lambda lines: [_first(lines, figure=figure, **wanted)]
+
+
+def _view_beside_ledger(seen: Line) -> Seen:
+    """Every look at it counts: what is shown must never be older."""
+    slower = seen["events_per_s"] / max(1, seen["events_per_s_without_a_view"])
+    shown = f"at most {seen['age_max_ms']:,} ms, {seen['events_per_s']:,} events/s, {slower:.2f}× of those without a view"
+    return Seen(shown, seen["age_max_ms"] < 2_000)
+
+
+def _p99_below(most_ms: float) -> Callable[[Line], Seen]:
+    def judge(seen: Line) -> Seen:
+        return Seen(f"p50 {seen['p50_ms']}, p99 {seen['p99_ms']} ms", seen["p99_ms"] < most_ms)
+
+    return judge
+
+
+def _rebuilt(seen: Line) -> Seen:
+    shown = f"{seen['seconds']} s, {seen['tasks']:,} tasks"
+    return Seen(shown, seen["seconds"] < 20 and seen["tasks"] >= 100_000)
+
+
 def _goals(
     measure: str, *goals: tuple[str, str, Callable[[Lines], Runs], Callable[..., Seen]]
 ) -> Iterable[Goal]:
@@ -207,5 +230,17 @@ GOALS = (
         ("added to a transition at p99.9, the broker killed", "≤ 1 ms", _worked("client_stress_added"), _transition),
         ("after the broker's death", "nothing lost, nothing twice", _worked("client_stress_arrived"), _arrived),
         ("enforcer killed: lost, and older than a second", "0", _kills, _killed),
+    ),
+    *_goals(
+        "view",
+        ("how old the view is beside a ledger at full load", "< 2 s", _one("view_load"), _view_beside_ledger),
+        ("decision → visible in Redis at 2,000/s", "p99 < 100 ms", _one("view_shown", events_per_s=CALM), _p99_below(100)),
+        ("the view built anew, 100,000 tasks", "< 20 s", _one("view_rebuild"), _rebuilt),
+    ),
+    Goal("alerts", "breach → alert at 2,000/s", "p99 < 1 s", _one("alerts", events_per_s=CALM), _p99_below(1_000)),
+    *_goals(
+        "report_time",
+        ("a report of a usual size", "p99 < 50 ms", _one("report_time", size="usual"), _p99_below(50)),
+        ("the largest report", "p99 < 50 ms", _one("report_time", size="largest"), _p99_below(50)),
     ),
 )  # fmt: skip

@@ -35,6 +35,9 @@ MEASURES = {
     "gap": "After kill -9",
     "client_stress": "The client, under stress",
     "emitter": "The caller's time",
+    "view": "The view in Redis",
+    "alerts": "Breach → alert",
+    "report_time": "A report",
     "task_size": "The size of a task",
     "import_log": "Import of a log",
 }

@@ -19,6 +19,7 @@ from schemas.health import Health
 from schemas.letters import AGENTS_SOURCE
 from schemas.outputs import Decision, ExecutionRecord, Lifecycle
 from schemas.topics import Topic
+from streams.agents import dropped
 from streams.agents.stages import (
     Agent,
     Entries,
@@ -138,6 +139,7 @@ AGENT = Agent(
             ),
             fold=watch_tasks,
             entry=remembering.Kept,
+            dropped=dropped.of_tasks,
             linger_s=LINGER_S,
         ),
         Stage(
@@ -150,6 +152,7 @@ AGENT = Agent(
             ),
             fold=watch_windows,
             entry=Raw,
+            dropped=dropped.of_windows,
             linger_s=LINGER_S,
         ),
     ),

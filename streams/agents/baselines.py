@@ -7,6 +7,7 @@ from schemas.envelope import Envelope, epoch_ms_of, rfc3339
 from schemas.letters import AGENTS_SOURCE
 from schemas.outputs import ExecutionRecord
 from schemas.topics import Topic
+from streams.agents.dropped import of_baselines
 from streams.agents.stages import (
     Agent,
     Entries,
@@ -89,6 +90,7 @@ AGENT = Agent(
             fold=count,
             finish=publish,
             entry=Entry,
+            dropped=of_baselines,
             records_max=RECORDS_MAX,
             linger_s=LINGER_S,
         ),

@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import MutableSequence
 from typing import cast
 
-BEAT, RESTORED, RECORDS, BATCHES, OUTPUTS, REFUSED, TOOK_MS, FIXED = range(8)
+BEAT, RESTORED, RECORDS, BATCHES, OUTPUTS, REFUSED, DROPPED, TOOK_MS, FIXED = range(9)
 
 
 class Figures:
@@ -39,12 +39,15 @@ class Figures:
         self._values[RESTORED] = restored
         self._values[BEAT] += 1
 
-    def batch(self, *, records: int, outputs: int, refused: int, took_ms: int) -> None:
+    def batch(
+        self, *, records: int, outputs: int, refused: int, dropped: int, took_ms: int
+    ) -> None:
         """Count one batch that is done."""
         self._values[RECORDS] += records
         self._values[BATCHES] += 1
         self._values[OUTPUTS] += outputs
         self._values[REFUSED] += refused
+        self._values[DROPPED] += dropped
         self._values[TOOK_MS] = took_ms
 
     def __getitem__(self, place: int) -> int:

@@ -46,6 +46,7 @@ class Folded:
     everywhere: list[Everywhere] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     refused: int = 0
+    dropped: int = 0
 
 
 def fold_batch(stage: Stage, prefix: str, records: Sequence[Read], stored: Stored) -> Folded:
@@ -138,9 +139,27 @@ def _fold(
             return None
     for partition, of_partition in entries.items():
         folded.outputs += stage.finish(of_partition)
-        if of_partition is not None:
+        if of_partition is not None and decoder is not None:
             folded.changes += _changes(partition, of_partition)
+            folded.dropped += _dropped(stage, decoder, stored(partition), of_partition)
     return folded
+
+
+def _dropped(
+    stage: Stage,
+    decoder: msgspec.json.Decoder[Any],
+    stored: Mapping[bytes, bytes],
+    entries: Entries[Any],
+) -> int:
+    """Return how much more the entries say now that there was no room for."""
+    more = 0
+    for key, entry in entries.changed.items():
+        now = 0 if entry is None else stage.dropped(key, entry)
+        if now and (raw := stored.get(key.encode())) is not None:
+            # Decoded anew: the entry that was folded may be the same object, changed.
+            now = max(now - stage.dropped(key, decoder.decode(raw)), 0)
+        more += now
+    return more
 
 
 @cache

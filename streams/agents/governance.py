@@ -13,6 +13,7 @@ from schemas.alerts import Origin
 from schemas.audit import Audit
 from schemas.outputs import Lifecycle
 from schemas.topics import Topic
+from streams.agents.dropped import of_windows
 from streams.agents.stages import (
     Agent,
     Entries,
@@ -87,6 +88,7 @@ AGENT = Agent(
             sources=(Source(SIGNALS.topic, _SIGNAL), source(Topic.AUDIT, Audit, "stoploss.audit")),
             fold=watch_shares,
             entry=Raw,
+            dropped=of_windows,
         ),
     ),
     internal=(SIGNALS,),

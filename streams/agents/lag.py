@@ -1,4 +1,4 @@
-"""How far an agent has come in its sources, asked of the broker alone."""
+"""How far an agent, or the delivery to a sink, has come in its sources; asked of the broker alone."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from streams.kafka.settings import Settings
 
 # aiokafka tries again by itself for longer than a worker may stand still.
 ANSWER_WITHIN_S = 10.0
+NOBODY_THERE = frozenset({"Empty", "Dead"})  # states of a group
 
 
 class Standings:
@@ -71,6 +72,50 @@ class Standings:
             )
             for tp, place in tps.items()
         }
+
+    async def behind(self, group: str, topics: Sequence[str]) -> int | None:
+        """Return how many records wait in topics of one partition; None where the group never began.
+
+        A partition in which it has not begun counts nothing.
+
+        Args:
+            group: without the prefix.
+            topics: without the prefix.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        prefix = self._settings.topic_prefix
+        async with self._answering():
+            committed = await self._admin.list_consumer_group_offsets(
+                self._settings.group_id(group)
+            )
+            begun = [
+                tp for topic in topics if (tp := TopicPartition(f"{prefix}{topic}", 0)) in committed
+            ]
+            if not begun:
+                return None
+            ends = await self._consumer.end_offsets(begun)
+        waiting: list[int] = [max(ends[tp] - committed[tp].offset, 0) for tp in begun]
+        return sum(waiting)
+
+    async def groups(self, beginning: str) -> list[str]:
+        """Return the groups that have members now and a name that begins so, without the prefix.
+
+        Raises:
+            UnavailableError: Kafka does not answer.
+        """
+        prefix = self._settings.group_id("")
+        async with self._answering():
+            listed = await self._admin.list_consumer_groups()
+            named = [name for name, _ in listed if name.startswith(f"{prefix}{beginning}")]
+            found = await self._admin.describe_consumer_groups(named)
+        return sorted(
+            name.removeprefix(prefix)
+            for answer in found
+            for _, name, state, *_ in answer.groups
+            if state not in NOBODY_THERE
+        )
 
     @contextlib.asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from streams.agents.figures import BATCHES, OUTPUTS, RECORDS, REFUSED, TOOK_MS, Figures
+from streams.agents.figures import BATCHES, DROPPED, OUTPUTS, RECORDS, REFUSED, TOOK_MS, Figures
 from streams.kafka.settings import Settings
 from streams.kafka.telemetry import NOBODY_READS, Export, Readers, open_readers
 
@@ -20,7 +20,7 @@ class AgentFigures:
     def __init__(self) -> None:
         self.running = False
         self.lag: Mapping[str, int] = {}  # records that wait, by topic
-        self._before = {RECORDS: 0, BATCHES: 0, OUTPUTS: 0, REFUSED: 0}
+        self._before = {RECORDS: 0, BATCHES: 0, OUTPUTS: 0, REFUSED: 0, DROPPED: 0}
         self._now: Figures | None = None
 
     def __repr__(self) -> str:
@@ -102,6 +102,12 @@ class AgentsMetrics:
             ("batches", "{batch}", BATCHES, "Batches done, by agent"),
             ("outputs", "{record}", OUTPUTS, "Records sent, dead letters among them, by agent"),
             ("dead_letters", "{record}", REFUSED, "Records that could not be read, by agent"),
+            (
+                "dropped",
+                "{item}",
+                DROPPED,
+                "Tasks, sources, readers, blocks and the like for which an agent had no room: left out, or forgotten before their time, by agent",
+            ),
         ):
             meter.create_observable_counter(
                 f"stoploss.agents.{name}",

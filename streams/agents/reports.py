@@ -14,6 +14,7 @@ from schemas.feedback import Feedback
 from schemas.outputs import Breach, Decision, ExecutionRecord, Lifecycle
 from schemas.reports import Report
 from schemas.topics import Topic
+from streams.agents import dropped
 from streams.agents.stages import (
     Agent,
     Entries,
@@ -92,6 +93,7 @@ def agent(link: str | None = None) -> Agent:
                 fold=gather,
                 finish=send_due,
                 entry=gathering.Entry,
+                dropped=dropped.of_gathered,
                 linger_s=LINGER_S,
             ),
             Stage(
@@ -104,6 +106,7 @@ def agent(link: str | None = None) -> Agent:
                 fold=hold,
                 finish=write,
                 entry=writing.Entry,
+                dropped=dropped.of_written,
                 records_max=RECORDS_MAX,
             ),
         ),

@@ -46,7 +46,9 @@ SMALLEST_RECORDS_MAX = 8
 class Counting(Protocol):
     """Where a shell says what it does."""
 
-    def batch(self, *, records: int, outputs: int, refused: int, took_ms: int) -> None:
+    def batch(
+        self, *, records: int, outputs: int, refused: int, dropped: int, took_ms: int
+    ) -> None:
         """One batch is done."""
 
 
@@ -149,6 +151,7 @@ class StageRunner:
             records=len(messages),
             outputs=len(folded.outputs) + len(folded.everywhere),
             refused=folded.refused,
+            dropped=folded.dropped,
             took_ms=round(took_s * 1000),
         )
 

@@ -195,6 +195,14 @@ Fold = Callable[[Any, Inbound], Iterable[Outbound | Everywhere]]
 Finish = Callable[[Any], Iterable[Outbound]]
 
 
+Dropped = Callable[[str, Any], int]
+
+
+def none(_key: str, _entry: object) -> int:
+    """Say that there is room for all of it."""
+    return 0
+
+
 def nothing(_entries: object) -> Iterable[Outbound]:
     """Say nothing more at the end of a batch."""
     return ()
@@ -211,6 +219,8 @@ class Stage:
             returns what is to be sent. It has no clock, no chance and no memory but the entries.
         finish: given the entries at the end of a batch; returns what is to be sent besides.
         entry: the type of the entries, a tagged union where there are several; None: none are kept.
+        dropped: given the key of an entry and the entry, returns how much it says that there was no
+            room for; it only ever grows.
     """
 
     name: str
@@ -218,6 +228,7 @@ class Stage:
     fold: Fold
     finish: Finish = nothing
     entry: Any = None
+    dropped: Dropped = none
     records_max: int = BATCH_RECORDS_MAX
     linger_s: float = LINGER_S
 

@@ -7,8 +7,9 @@ from msgspec import Struct
 
 from schemas.alerts import Severity
 from schemas.envelope import epoch_ms_of, rfc3339
-from schemas.errors import UnavailableError
+from schemas.errors import InvalidFieldError, UnavailableError
 from schemas.topics import SPECS
+from streams.agents.delivery.sinks import GROUP, TOPICS, load_sinks
 from streams.agents.lag import Standings, opened
 from streams.agents.registry import AGENTS
 from streams.agents.restarts import Restarts, read_restarts
@@ -21,10 +22,12 @@ from streams.cli.view import RUN_A_VIEW, NoView, View
 from streams.insight.numbers import counted
 from streams.insight.times import ago, instant
 from streams.kafka.settings import Settings
-from streams.view.quantiles import Quantiles
+from streams.view.answers import Quantiles
 
 # As of the ledger: a moment's records are no lag.
 LAG_RECORDS_MAX = 10_000
+# Alerts and ends of tasks are rarer: so many do not come in a moment.
+SINK_LAG_MAX = 1_000
 # The hour that runs may have begun just now.
 HOURS = 2
 
@@ -48,7 +51,9 @@ class Latencies(Struct, frozen=True, kw_only=True):
 
 
 class AgentFacts(Struct, frozen=True, kw_only=True):
-    """How far an agent is behind, in records; None where it has never run, or cannot be asked.
+    """How far an agent or the delivery to a sink is behind, in records.
+
+    `lag` is None where it has never run, or cannot be asked.
 
     `restarts` counts the workers that its supervisor had to replace since it began (`since`), the last
     one at `restarted` and for the reason `restarted_because`; of the last week.
@@ -133,6 +138,26 @@ async def agents_facts(settings: Settings, partitions: int) -> list[AgentFacts]:
         return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(AGENTS)]
 
 
+async def sinks_facts(settings: Settings) -> list[AgentFacts]:
+    """Return how far the delivery to each sink is behind: those configured here, and who delivers now.
+
+    Nothing where the sinks are configured wrongly; that is another finding.
+    """
+    try:
+        names = {sink.name for sink in load_sinks()}
+    except InvalidFieldError:
+        names = set()
+    try:
+        async with opened(settings, "doctor") as standings:
+            names |= {group.removeprefix(GROUP) for group in await standings.groups(GROUP)}
+            return [
+                AgentFacts(name=name, lag=await standings.behind(f"{GROUP}{name}", TOPICS))
+                for name in sorted(names)
+            ]
+    except UnavailableError as error:
+        return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(names)]
+
+
 async def _agent(standings: Standings, agent: Agent, partitions: int) -> AgentFacts:
     try:
         if not await standings.has_begun(agent.group):
@@ -186,4 +211,18 @@ def agent_findings(agents: Iterable[AgentFacts]) -> list[Finding]:
             behind = f"it is {counted(each.lag, 'record')} behind"
             remedy = f"stoploss agents {each.name}, where none runs; else wait, its log says more"
             findings.append(Finding(f"agent {each.name}", behind, remedy))
+    return findings
+
+
+def sink_findings(sinks: Iterable[AgentFacts]) -> list[Finding]:
+    """Name the sinks to which delivery is behind; one that was told nothing yet is none."""
+    findings = []
+    for each in sinks:
+        if each.why is not None:
+            remedy = "let this user describe consumer groups and read alerts and reports"
+            findings.append(Finding(f"sink {each.name}", each.why, remedy))
+        elif each.lag is not None and each.lag > SINK_LAG_MAX:
+            behind = f"delivery to it is {counted(each.lag, 'record')} behind"
+            remedy = "stoploss agents, where none runs; else its log says what the sink answers"
+            findings.append(Finding(f"sink {each.name}", behind, remedy))
     return findings

@@ -29,6 +29,8 @@ from streams.cli.beside import (
     agents_facts,
     alert_findings,
     latencies,
+    sink_findings,
+    sinks_facts,
     view_facts,
     view_findings,
 )
@@ -48,7 +50,7 @@ from streams.insight.times import ago
 from streams.kafka.settings import Settings, named_settings
 from streams.kafka.topics import TopicsReport, create_or_check_topics
 from streams.ledger.restore import lost_state
-from streams.view.quantiles import Quantiles
+from streams.view.answers import Quantiles
 from streams.view.store import RedisUnavailableError
 
 LEDGER_SILENT_AFTER_MS = 30_000  # as enforcers judge it
@@ -86,6 +88,7 @@ class DoctorAnswer(Struct, frozen=True, kw_only=True):
     latencies: Latencies | None = None
     alerts: dict[Severity, int] = {}
     agents: list[AgentFacts] = []
+    sinks: list[AgentFacts] = []
     findings: list[Finding]
     source: AnsweredFrom | None = None
 
@@ -190,7 +193,9 @@ async def _with_others(
 ) -> DoctorAnswer:
     """Add what there is to say of the view, the alerts and the agents."""
     agents = await agents_facts(log.settings, len(log.partitions))
-    findings = [*view_findings(found), *alert_findings(seen.firing), *agent_findings(agents)]
+    sinks = await sinks_facts(log.settings)
+    findings = [*view_findings(found), *alert_findings(seen.firing)]
+    findings += [*agent_findings(agents), *sink_findings(sinks)]
     measured = None
     try:
         measured = await latencies(found)
@@ -200,6 +205,7 @@ async def _with_others(
         answer,
         alerts=by_severity(seen.firing),
         agents=agents,
+        sinks=sinks,
         latencies=measured,
         findings=[*answer.findings, *findings],
     )
@@ -452,6 +458,8 @@ def _show_others(answer: DoctorAnswer) -> None:
     now_ms = time.time_ns() // 1_000_000
     for agent in answer.agents:
         told[f"agent {agent.name}"] = Text(plain(agent_text(agent, now_ms)))
+    for sink in answer.sinks:
+        told[f"sink {sink.name}"] = Text(plain(agent_text(sink, now_ms)))
     listed = table("", "")
     listed.show_header = False
     for name, said in told.items():

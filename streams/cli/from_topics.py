@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from streams.cli.audits import AuditAnswer, AuditFilter, Newest
 from streams.cli.edges import AlertsAnswer, Edges, alerts_answer
 from streams.cli.facts import (
     AnsweredFrom,
@@ -15,6 +16,7 @@ from streams.cli.facts import (
 )
 from streams.cli.following import Followed, follow
 from streams.cli.live import Live, Moment, News
+from streams.cli.materials import TaskMaterial, task_material
 from streams.cli.operating import find_task
 from streams.cli.reading import LedgerView, Log
 
@@ -23,7 +25,7 @@ class TopicsSource:
     """Answers from the topics; see `Source`.
 
     Args:
-        log: with all that the ledger writes, and `alerts`.
+        log: with the topics that the questions need.
         why: the topics are asked, and not the view.
     """
 
@@ -60,6 +62,17 @@ class TopicsSource:
         async for key, edge in self._log.alerts():
             found.take(key, edge)
         return alerts_answer(found.firing, found.recent)
+
+    async def report(self, task_id: str) -> TaskMaterial:
+        """See `Source.report`."""
+        return await task_material(self._log, task_id)
+
+    async def audit(self, which: AuditFilter, limit: int) -> AuditAnswer:
+        """See `Source.audit`."""
+        found = Newest(which, limit)
+        async for entry in self._log.audits(which.since_ms):
+            found.take(entry)
+        return found.answer()
 
     async def ledger(self) -> LedgerView:
         """See `Source.ledger`."""

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
 from schemas.envelope import Envelope
 from schemas.outputs import Decision
+from streams.cli.audits import AuditAnswer, AuditFilter, newest
 from streams.cli.edges import AlertsAnswer, alerts_answer
 from streams.cli.facts import (
     AnsweredFrom,
@@ -18,9 +20,11 @@ from streams.cli.facts import (
     task_rows,
 )
 from streams.cli.live import Live, Moment, News, Told
+from streams.cli.materials import TaskMaterial
 from streams.cli.operating import UnknownTaskError
 from streams.cli.reading import LedgerView, Seen
-from streams.cli.view import NoViewError, View, too_old
+from streams.cli.view import NotInViewError, NoViewError, View, too_old
+from streams.cli.view_material import view_material
 from streams.view.answers import ListedTask
 from streams.view.keys import FEED_RECORDS
 from streams.view.queries import Queries
@@ -73,6 +77,21 @@ class ViewSource:
         """See `Source.alerts`."""
         found = await self._queries.alerts(max(edges, 1))
         return alerts_answer(found.firing, found.recent[:edges])
+
+    async def report(self, task_id: str) -> TaskMaterial:
+        """See `Source.report`."""
+        return await view_material(self._queries, task_id, time.time_ns() // 1_000_000)
+
+    async def audit(self, which: AuditFilter, limit: int) -> AuditAnswer:
+        """See `Source.audit`."""
+        found = await self._queries.audit(which.task_id)
+        shown = newest(found.entries, which, limit)
+        older_too = found.all_since_ms > (which.since_ms or 0)
+        if older_too and shown.count < limit:
+            raise NotInViewError(
+                f"the view keeps {shown.count} of these entries, and not older ones"
+            )
+        return shown.answer(older_too=older_too)
 
     async def ledger(self) -> LedgerView:
         """See `Source.ledger`."""

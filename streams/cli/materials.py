@@ -1,7 +1,6 @@
 """What a report is made of, from the topics: as it was written, or what there is to compose one of."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +18,9 @@ from streams.insight.reports import Material, compose, report_link, used_below
 from streams.insight.similar import Baselines
 from streams.insight.task_facts import (
     NOWHERE,
+    Place,
     TaskFacts,
+    place_of,
     tell_breach,
     tell_decision,
     tell_execution,
@@ -48,12 +49,52 @@ class TaskMaterial(Struct, frozen=True):
     written: Report | None = None
     material: Material | None = None
 
-    def report(self) -> Report:
-        """Return the report."""
+    def report(self, url: str | None = None) -> Report:
+        """Return the report.
+
+        Args:
+            url: the template of the address at which reports are to be read; in one that was written
+                stands what held then.
+        """
         if self.written is not None:
             return self.written
         assert self.material is not None
-        return compose(self.material)
+        link = report_link(url, self.material.facts.task_id)
+        return compose(msgspec.structs.replace(self.material, link=link))
+
+
+class Told(Struct, frozen=True):
+    """What the ledger and people have said of one task, each topic in its order."""
+
+    changes: Sequence[Envelope[Lifecycle]]
+    executions: Sequence[Envelope[ExecutionRecord]] = ()
+    breaches: Sequence[Envelope[Breach]] = ()
+    decisions: Sequence[Envelope[Decision]] = ()
+    feedback: Sequence[Envelope[Feedback]] = ()
+
+
+def facts_of(task_id: str, told: Told, born: Place = NOWHERE) -> TaskFacts:
+    """Return what is known of a task; what is older than `born` was said of an earlier one.
+
+    Runs stand in the order in which they ended: one that is published again would be the last.
+    """
+    facts = TaskFacts(task_id=task_id, born=born)
+    for change in told.changes:
+        tell_lifecycle(facts, change)
+    for execution in sorted(told.executions, key=_ended):
+        tell_execution(facts, execution)
+    for breach in told.breaches:
+        tell_breach(facts, breach)
+    for decision in told.decisions:
+        tell_decision(facts, decision)
+    for answer in told.feedback:
+        tell_feedback(facts, answer)
+    return facts
+
+
+def _ended(record: Envelope[ExecutionRecord]) -> tuple[str, Place]:
+    said = record.data
+    return said.ended or said.started or "", place_of(record.id)
 
 
 async def task_material(log: Log, task_id: str) -> TaskMaterial:
@@ -73,15 +114,12 @@ async def task_material(log: Log, task_id: str) -> TaskMaterial:
     facts = family.pop(task_id)
     if seen is None and facts.changed == NOWHERE:
         raise UnknownTaskError(task_id)
-    async for value in _values(log, Topic.FEEDBACK, 0, None, lambda key: key == task_id):
-        tell_feedback(facts, _FEEDBACK.decode(value))
     return TaskMaterial(
         material=Material(
             facts=facts,
             baselines=await _baselines(log),
             below=used_below(family.values()),
             state=None if seen is None else seen.state,
-            link=report_link(log.settings.report_url, task_id),
         )
     )
 
@@ -94,7 +132,7 @@ def partition_of(log: Log, task_id: str, seen: Seen | None) -> int:
 async def _written(log: Log, task_id: str, since_ms: int | None) -> Report | None:
     """Return the last report of a task, if there is one."""
     last = None
-    async for value in _values(log, Topic.REPORTS, 0, since_ms, lambda key: key == task_id):
+    async for value in _of(log, Topic.REPORTS, 0, since_ms, task_id):
         last = _REPORT.decode(value).data
     return last
 
@@ -112,20 +150,27 @@ async def _family(
         told.setdefault(key, []).append(record)
         if (parent := record.data.parent_task_id) is not None:
             children.setdefault(parent, []).append(key)
-    family = {each: TaskFacts(task_id=each) for each in [task_id, *_below(children, task_id)]}
-    for each, facts in family.items():
-        for record in told[each]:
-            tell_lifecycle(facts, record)
-    tells: tuple[tuple[Topic, Any, Callable[..., object], Iterable[str]], ...] = (
-        (Topic.EXECUTIONS, _EXECUTION, tell_execution, family),
-        (Topic.BREACHES, _BREACH, tell_breach, {task_id}),
-        (Topic.DECISIONS, _DECISION, tell_decision, {task_id}),
+    below = _below(children, task_id)
+    executions: dict[str, list[Envelope[ExecutionRecord]]] = {each: [] for each in below}
+    mine = executions[task_id] = []
+    async for key, value in _records(log, Topic.EXECUTIONS, partition, since_ms):
+        if key in executions:
+            executions[key].append(_EXECUTION.decode(value))
+    said = Told(
+        told[task_id],
+        mine,
+        [
+            _BREACH.decode(each)
+            async for each in _of(log, Topic.BREACHES, partition, since_ms, task_id)
+        ],
+        [
+            _DECISION.decode(each)
+            async for each in _of(log, Topic.DECISIONS, partition, since_ms, task_id)
+        ],
+        [_FEEDBACK.decode(each) async for each in _of(log, Topic.FEEDBACK, 0, None, task_id)],
     )
-    for topic, decoder, tell, wanted in tells:
-        async for key, value in _records(log, topic, partition, since_ms):
-            if key in wanted:
-                tell(family[key], decoder.decode(value))
-    return family
+    family = {each: facts_of(each, Told(told[each], executions[each])) for each in below}
+    return {task_id: facts_of(task_id, said)} | family
 
 
 def _below(children: dict[str, list[str]], task_id: str) -> list[str]:
@@ -147,11 +192,12 @@ async def _baselines(log: Log) -> Baselines:
     return found
 
 
-async def _values(
-    log: Log, topic: Topic, partition: int, since_ms: int | None, wants: Callable[[str], bool]
+async def _of(
+    log: Log, topic: Topic, partition: int, since_ms: int | None, task_id: str
 ) -> AsyncIterator[bytes]:
+    """Yield what a topic has of a task from a time on."""
     async for key, value in _records(log, topic, partition, since_ms):
-        if wants(key):
+        if key == task_id:
             yield value
 
 

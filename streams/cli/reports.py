@@ -11,6 +11,7 @@ import msgspec
 import typer
 from aiokafka import AIOKafkaProducer
 from msgspec import Struct
+from rich.text import Text
 
 from schemas.audit import Action, Audit
 from schemas.envelope import Envelope, rfc3339
@@ -19,12 +20,24 @@ from schemas.fields import NAME_LENGTH_MAX
 from schemas.reports import Report
 from schemas.topics import Topic
 from streams.cli.exits import Exit
-from streams.cli.materials import TOPICS, task_material
-from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, Dir, Json, TaskArgument, TimeoutS, user
-from streams.cli.reading import opened
-from streams.cli.shot import ask_place
-from streams.cli.show import plain, print_json
+from streams.cli.facts import AnsweredFrom, From
+from streams.cli.materials import TOPICS, TaskMaterial
+from streams.cli.options import (
+    DEFAULT_DIR,
+    TIMEOUT_S,
+    Dir,
+    FromPart,
+    Json,
+    TaskArgument,
+    TimeoutS,
+    user,
+)
+from streams.cli.place import Place
+from streams.cli.shot import ask_at
+from streams.cli.show import console, plain, print_json, source_text
+from streams.cli.sources import Source, answer_at
 from streams.cli.values import choice
+from streams.cli.view import NotInViewError
 from streams.insight.report_text import markdown, plain_text, summary_text
 from streams.insight.reports import OWED
 from streams.kafka.producers import discard
@@ -42,13 +55,26 @@ class Format(enum.StrEnum):
     JSON = "json"
 
 
+class ReportAnswer(Report, frozen=True, kw_only=True, omit_defaults=True):
+    """What `stoploss report` answers.
+
+    `written`: it is the last revision that was written; else it was made now, of what is known by now.
+    """
+
+    written: bool
+    source: AnsweredFrom
+
+
 class SummaryAnswer(Struct, frozen=True):
-    """What `--summary` answers; `explanation` is none, asked or owed."""
+    """What `--summary` answers; `explanation` is none, asked or owed, `written` as in `ReportAnswer`."""
 
     task_id: str
     summary: list[str]
     explanation: str
     link: str | None
+    revision: int
+    written: bool
+    source: AnsweredFrom
 
 
 def report(
@@ -57,7 +83,7 @@ def report(
     summary: Annotated[
         bool,
         typer.Option(
-            "--summary", help="The three lines; exit code 1 while an explanation is owed."
+            "--summary", help="The three lines alone; exit code 1 while an explanation is owed."
         ),
     ] = False,
     style: Annotated[
@@ -69,15 +95,17 @@ def report(
             help="text, markdown or json; text where it is left out.",
         ),
     ] = None,
+    part: FromPart = None,
     folder: Dir = DEFAULT_DIR,
     timeout_s: TimeoutS = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
     """Show how a task went, or goes: three lines first, then what they rest on.
 
-    The report that was written when the task had ended, else one made of what the topics say now.
-    With --summary it is a gate for VERIFY: exit code 1 while an explanation is owed
-    (`stoploss explain`). That a report was read stands in the audit.
+    The report that was written when the task had ended, else one made of what is known now. With
+    --summary it is a gate for VERIFY: exit code 1 while an explanation is owed (`stoploss explain`).
+    The last line says which revision it is, and whether the view was asked, or the topics. That a
+    report was read stands in the audit.
 
     Example: stoploss report TASK-17 --summary
     """
@@ -87,13 +115,18 @@ def report(
         raise InvalidFieldError("--format", style.value, "text or json with --summary")
     style = Format.JSON if as_json else style or Format.TEXT
 
-    async def question(settings: Settings) -> Report:
-        async with opened(settings, TOPICS) as log:
-            found = (await task_material(log, task_id)).report()
-        await write_down(settings, task_id, user())
+    async def question(source: Source) -> TaskMaterial:
+        found = await source.report(task_id)
+        if summary and part is None and source.answered_from.part is From.VIEW:
+            _check_owed(found.report())
         return found
 
-    found = ask_place(folder, timeout_s, question)
+    async def at(place: Place) -> ReportAnswer:
+        found, source = await answer_at(place, timeout_s, part, question, TOPICS)
+        await write_down(place.settings, task_id, user())
+        return report_answer(found, source, place.settings.report_url)
+
+    found = ask_at(folder, timeout_s, at)
     if summary:
         _show_summary(found, style)
         if found.explanation == OWED:
@@ -103,18 +136,58 @@ def report(
     else:
         text = markdown(found) if style is Format.MARKDOWN else plain_text(found)
         _print_lines(text)
+        _print_source(found)
 
 
-def _show_summary(found: Report, style: Format) -> None:
+def _check_owed(found: Report) -> None:
+    """Let the topics tell of what is owed: whoever has just explained does not fail for it.
+
+    Raises:
+        NotInViewError: an explanation is owed, as far as the view knows.
+    """
+    if found.explanation == OWED:
+        raise NotInViewError("in the view an explanation is owed; it may have been given since")
+
+
+def report_answer(found: TaskMaterial, source: AnsweredFrom, url: str | None) -> ReportAnswer:
+    """Return a report with what it is.
+
+    Args:
+        found: the report, or what it is made of.
+        source: of what it was read.
+        url: the template of the address at which reports are to be read.
+    """
+    report = found.report(url)
+    fields = {name: getattr(report, name) for name in report.__struct_fields__}
+    return ReportAnswer(**fields, written=found.written is not None, source=source)
+
+
+def _show_summary(found: ReportAnswer, style: Format) -> None:
     if style is Format.JSON:
-        print_json(SummaryAnswer(found.task_id, found.summary, found.explanation, found.link))
+        print_json(
+            SummaryAnswer(
+                found.task_id,
+                found.summary,
+                found.explanation,
+                found.link,
+                found.revision,
+                found.written,
+                found.source,
+            )
+        )
     else:
         _print_lines(summary_text(found))
+        _print_source(found)
 
 
 def _print_lines(text: str) -> None:
     for line in text.splitlines():
         print(plain(line))
+
+
+def _print_source(found: ReportAnswer) -> None:
+    which = f"revision {found.revision}" if found.written else "made now, not written yet"
+    console().print(Text(f"{which}; ", "dim").append_text(source_text(found.source)))
 
 
 async def write_down(settings: Settings, task_id: str, by: str) -> None:

@@ -7,27 +7,30 @@ the view fails in the middle or does not know what it is asked for.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from schemas.topics import Topic
+from streams.cli.audits import AuditAnswer, AuditFilter
 from streams.cli.edges import AlertsAnswer
 from streams.cli.facts import AnsweredFrom, From, TaskAnswer, TasksAnswer
 from streams.cli.from_topics import TopicsSource
 from streams.cli.from_view import ViewSource
 from streams.cli.live import Live
+from streams.cli.materials import TaskMaterial
 from streams.cli.operating import UnknownTaskError
 from streams.cli.place import Place
 from streams.cli.reading import LOOKED_AT, LedgerView, opened
 from streams.cli.shot import ask_at
-from streams.cli.view import NoView, NoViewError, View, view_of
+from streams.cli.view import NotInViewError, NoView, NoViewError, View, view_of
 from streams.view.store import RedisUnavailableError
 
 ASKED_FOR = "asked for"
 
-Answer = TypeVar("Answer", TaskAnswer, TasksAnswer, AlertsAnswer)
+Answer = TypeVar("Answer", TaskAnswer, TasksAnswer, AlertsAnswer, AuditAnswer)
 Anything = TypeVar("Anything")
 
 
@@ -54,6 +57,21 @@ class Source(Protocol):
     async def alerts(self, edges: int = 0) -> AlertsAnswer:
         """Return what fires now, and so many of the last edges."""
 
+    async def report(self, task_id: str) -> TaskMaterial:
+        """Return the report of a task as it was written, else what one is made of.
+
+        Raises:
+            UnknownTaskError: there is no such task.
+            NotInViewError: the view has not all of it.
+        """
+
+    async def audit(self, which: AuditFilter, limit: int) -> AuditAnswer:
+        """Return the newest entries that are meant, at most `limit`.
+
+        Raises:
+            NotInViewError: there may be entries that the view has no longer.
+        """
+
     async def ledger(self) -> LedgerView:
         """Return all open tasks, where each partition stands, and the policies."""
 
@@ -66,6 +84,7 @@ def ask_source(
     timeout_s: float,
     wanted: From | None,
     question: Callable[[Source], Awaitable[Answer]],
+    topics: Sequence[Topic] = LOOKED_AT,
 ) -> Answer:
     """Return what a source answers, with which one it was.
 
@@ -74,6 +93,7 @@ def ask_source(
         timeout_s: for all of it; the view gets half of it at most.
         wanted: which source; None for the view, and the topics where it cannot be asked.
         question: asked once or twice.
+        topics: what the question needs where the topics are asked.
 
     Raises:
         NoViewError: the view is wanted, and cannot be asked.
@@ -82,11 +102,22 @@ def ask_source(
     """
 
     async def at(place: Place) -> Answer:
-        async with found_at(place, wanted) as found:
-            answer, source = await answered(place, found, question, wanted, timeout_s / 2)
+        answer, source = await answer_at(place, timeout_s, wanted, question, topics)
         return msgspec.structs.replace(answer, source=source)
 
     return ask_at(folder, timeout_s, at)
+
+
+async def answer_at(
+    place: Place,
+    timeout_s: float,
+    wanted: From | None,
+    question: Callable[[Source], Awaitable[Anything]],
+    topics: Sequence[Topic] = LOOKED_AT,
+) -> tuple[Anything, AnsweredFrom]:
+    """Return what a source answers, and which one it was; as `ask_source`."""
+    async with found_at(place, wanted) as found:
+        return await answered(place, found, question, wanted, timeout_s / 2, topics)
 
 
 @contextlib.asynccontextmanager
@@ -134,6 +165,7 @@ async def answered(
     question: Callable[[Source], Awaitable[Anything]],
     wanted: From | None,
     view_within_s: float,
+    topics: Sequence[Topic] = LOOKED_AT,
 ) -> tuple[Anything, AnsweredFrom]:
     """Return what the view answers, else what the topics do, and which it was.
 
@@ -147,13 +179,13 @@ async def answered(
         try:
             async with asyncio.timeout(view_within_s):
                 return await question(source), source.answered_from
-        except (RedisUnavailableError, UnknownTaskError, TimeoutError) as error:
+        except (RedisUnavailableError, UnknownTaskError, NotInViewError, TimeoutError) as error:
             if wanted is From.VIEW:
                 raise
             why = _why(error)
-    async with opened(place.settings, LOOKED_AT) as log:
-        topics = TopicsSource(log, why)
-        return await question(topics), topics.answered_from
+    async with opened(place.settings, topics) as log:
+        from_topics = TopicsSource(log, why)
+        return await question(from_topics), from_topics.answered_from
 
 
 def _why(error: Exception) -> str:

@@ -32,6 +32,10 @@ class NoViewError(UnavailableError):
     """A view was asked for, and there is none to read from."""
 
 
+class NotInViewError(UnavailableError):
+    """The view does not hold all that was asked for; the topics may."""
+
+
 class View(Struct, frozen=True):
     """A view to read from, and how old it was when it was opened.
 

@@ -14,14 +14,13 @@ from typing import Any
 
 import aiokafka
 import msgspec
-from aiokafka.errors import KafkaError
 
 from schemas.envelope import Envelope
-from schemas.errors import StoplossError
 from schemas.reports import Report
 from schemas.topics import Topic
 from streams.client.ending import end
 from streams.client.quiet import THREAD_PREFIX, quieten_aiokafka
+from streams.client.reconnecting import Reconnecting
 from streams.kafka.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ OnCompleted = Callable[[str, list[str], str | None], object]
 CONNECT_TIMEOUT_S = 15.0
 POLL_MS = 500
 RECORDS_AT_ONCE = 100
-BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 RESTART_S = 5.0
 TOLD_MAX = 1_000  # a report that is written twice has the same id
 
@@ -93,7 +91,7 @@ class Completions:
         self._adding = threading.Lock()
         self._closing = threading.Event()
         self._thread = self._loop = self._task = self._offset = None
-        self._down = False
+        self._reconnecting = Reconnecting("ends of tasks", log)
 
     def _main(self) -> None:
         quieten_aiokafka()
@@ -109,18 +107,9 @@ class Completions:
     async def _run(self) -> None:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        backoff_s = BACKOFF_S_MIN
-        while not self._closing.is_set():
-            try:
-                await self._connect_and_read()
-            except Exception as error:
-                if not self._down:
-                    known = isinstance(error, (KafkaError, StoplossError, OSError))
-                    log.warning("ends of tasks cannot be read: %r", error, exc_info=not known)
-                    backoff_s = BACKOFF_S_MIN
-                self._down = True
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+        if self._closing.is_set():
+            return  # whoever closed found no task yet to cancel
+        await self._reconnecting.run(self._connect_and_read)
 
     async def _connect_and_read(self) -> None:
         if self._settings is None:
@@ -135,9 +124,7 @@ class Completions:
                 if self._offset is None:
                     self._offset = (await consumer.end_offsets([tp]))[tp]
                 consumer.seek(tp, self._offset)
-            if self._down:
-                self._down = False
-                log.warning("ends of tasks are read again")
+            self._reconnecting.is_up()
             await self._read_on(consumer, tp)
         finally:
             await end(consumer, tasks_before, at_once=False)

@@ -12,13 +12,12 @@ from typing import Any, Protocol
 
 import aiokafka
 import msgspec
-from aiokafka.errors import KafkaError
 
 from schemas.envelope import Envelope
-from schemas.errors import StoplossError
 from schemas.outputs import Decision, Heartbeat
 from schemas.topics import Topic
 from streams.client.ending import end
+from streams.client.reconnecting import Reconnecting
 from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings, load_settings
 
@@ -29,7 +28,6 @@ REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 500
 POLL_MS = 200
 RECORDS_AT_ONCE = 500  # then other threads are let in
-BACKOFF_S_MIN, BACKOFF_S_MAX = 0.2, 5.0
 
 _DECISION = msgspec.json.Decoder(Envelope[Decision])
 _HEARTBEAT = msgspec.json.Decoder(Envelope[Heartbeat])
@@ -63,22 +61,11 @@ class Feed:
     def __init__(self, settings: Settings | None, listener: Listener) -> None:
         self._settings = settings
         self._listener = listener
-        self._down = False
+        self._reconnecting = Reconnecting("verdicts", log)
 
     async def run(self) -> None:
         """Connect and read; after a failure wait, ever longer, and do it again."""
-        backoff_s = BACKOFF_S_MIN
-        while True:
-            try:
-                await self._connect_and_read()
-            except Exception as error:
-                if not self._down:
-                    known = isinstance(error, (KafkaError, StoplossError, OSError))
-                    log.warning("verdicts cannot be read yet: %r", error, exc_info=not known)
-                    backoff_s = BACKOFF_S_MIN
-                self._down = True
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+        await self._reconnecting.run(self._connect_and_read)
 
     async def _connect_and_read(self) -> None:
         if self._settings is None:
@@ -124,14 +111,9 @@ class Feed:
                     del loading[tp]
             if not loading and not loaded:
                 loaded = True
-                self._said_up()
+                self._listener.loaded()
+                self._reconnecting.is_up()
             await asyncio.sleep(0)
-
-    def _said_up(self) -> None:
-        self._listener.loaded()
-        if self._down:
-            self._down = False
-            log.warning("verdicts are read again")
 
     def _take_decision(self, key: bytes | None, value: bytes | None, partition: int) -> None:
         try:

@@ -24,8 +24,8 @@ from schemas.alerts import Origin
 from schemas.baselines import Baseline, MetricBaseline
 from schemas.fields import Complexity, ExecutionOutcome, Importance, Metric, Number, PhaseName
 from schemas.outputs import ExecutionRecord
+from schemas.quantiles import count, quantiles, with_value
 from schemas.sketches import Histogram
-from streams.insight.quantiles import count, quantiles, with_value
 
 # The outcomes of a phase that somebody has worked through. One that was superseded or abandoned says
 # little of what a phase takes. What was open when its task ended has ended with it: logs of agents that

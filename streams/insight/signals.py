@@ -21,12 +21,12 @@ from schemas.errors import InvalidFieldError
 from schemas.feedback import Feedback
 from schemas.fields import NAME_LENGTH_MAX, Complexity, Importance, Verdict
 from schemas.health import Health
+from schemas.quantiles import check_histogram
 from schemas.sketches import Histogram
 from streams.budget.alert_rules import AlertRules
 from streams.budget.governance_rules import GovernanceRules
 from streams.budget.policy import InvalidPolicyError, default_governance_rules, policy_from_json
 from streams.insight.audit_trail import UNKNOWN
-from streams.insight.quantiles import check_histogram
 from streams.insight.task_facts import Place, place_of
 
 

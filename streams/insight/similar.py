@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from schemas.baselines import Baseline, MetricBaseline
 from schemas.fields import Complexity, Importance, Metric, Number
+from schemas.quantiles import quantiles
 from schemas.reports import Similar
-from streams.insight.quantiles import quantiles
 
 # Below, one task that ran away is half of the mean.
 SIMILAR_MIN = 5

@@ -11,11 +11,11 @@ import zlib
 from msgspec import Struct, field
 
 from schemas.alerts import Severity
+from schemas.quantiles import count, quantile
 from schemas.sketches import Histogram
 from streams.insight.edges import Rule, Standing
 from streams.insight.look import Look, OpenBreaker
 from streams.insight.numbers import counted, period
-from streams.insight.quantiles import count, quantile
 from streams.insight.signals import SourceHeard
 from streams.insight.windows import (
     Counters,

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from schemas.alerts import Origin
+from schemas.quantiles import merged
 from schemas.sketches import Histogram
-from streams.insight.quantiles import merged
 
 BUCKETS = 48  # of a window: as fine as 2 % of it
 SCOPES_MAX = 256  # of one rule: names come from outside, and each has an entry that is never small

@@ -15,10 +15,10 @@ from schemas.envelope import Envelope, rfc3339
 from schemas.errors import UnavailableError
 from schemas.fields import NAME_LENGTH_MAX
 from schemas.health import Health, LedgerHealth
+from schemas.quantiles import with_value
 from schemas.sketches import Histogram
 from schemas.topics import Topic
 from streams.budget.encode import ENCODER
-from streams.insight.quantiles import with_value
 from streams.kafka.ports import Record, RecordAppender
 from streams.kafka.settings import Settings
 

@@ -8,10 +8,11 @@ from schemas.envelope import Envelope
 from schemas.fields import Mode
 from schemas.health import Health
 from schemas.outputs import Breach, Decision, ExecutionRecord, Lifecycle
+from schemas.quantiles import count, quantiles
 from schemas.reports import Report
+from schemas.sketches import Histogram
 from schemas.state import PartitionStateData, TaskStateData
 from streams.view.meta import State
-from streams.view.quantiles import Quantiles
 
 
 class PartitionLag(Struct, frozen=True, kw_only=True):
@@ -74,6 +75,24 @@ class TaskFound(Struct, frozen=True, kw_only=True):
     changes: list[Envelope[Lifecycle]]
     children: list[str]
     report: Envelope[Report] | None
+
+
+class Quantiles(Struct, frozen=True, kw_only=True):
+    """How many there were, and what half, 95 % and 99 % of them stay below; 1 % relative error.
+
+    In the unit of the histogram; None where there were none.
+    """
+
+    count: int
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+def quantiles_of(histogram: Histogram) -> Quantiles:
+    """Return the quantiles of what was measured, whatever indices come from outside."""
+    p50, p95, p99 = quantiles((histogram,), (0.5, 0.95, 0.99))
+    return Quantiles(count=count(histogram), p50=p50, p95=p95, p99=p99)
 
 
 class SourceHealth(Struct, frozen=True, kw_only=True):
@@ -139,10 +158,22 @@ class Beat(Struct, frozen=True, kw_only=True):
     next_offset: int
 
 
+class TaskBelow(Struct, frozen=True, kw_only=True):
+    """A task below another one: its last changes, in order, and what has run of it."""
+
+    task_id: str
+    changes: list[Envelope[Lifecycle]]
+    executions: list[Envelope[ExecutionRecord]]
+
+
 class AuditAnswer(Struct, frozen=True, kw_only=True):
-    """Who did what, the last one last."""
+    """Who did what, the last one last.
+
+    `all_since_ms`: of what was noted since then nothing is left out; 0 where that is everything.
+    """
 
     entries: list[Envelope[Audit]]
+    all_since_ms: int = 0
 
 
 class AlertsAnswer(Struct, frozen=True, kw_only=True):

@@ -251,8 +251,8 @@ class Digest:
             return
         record = _AUDIT.decode(value)
         self._feed("audit", record.time, value)
-        if record.data.task_id is not None:
-            self._of_task("audit", record.data.task_id, record.time, value, REPORT_DAYS)
+        about = record.data.task_id or record.data.subject
+        self._of_task("audit", about, record.time, value, REPORT_DAYS)
 
     def _feedback(self, _key: bytes, value: bytes | None) -> None:
         if value is not None:

@@ -34,7 +34,8 @@ from streams.view.store import DamagedError, OvertakenError, Standing, Store
 log = logging.getLogger("stoploss.view")
 
 # A ledger commits every few milliseconds. To follow each commit would cost more than all of it is
-# worth; what is shown is this much older.
+# worth; what is shown is this much older. From one request to the next: a broker that takes longer than
+# this to answer is asked again at once.
 PACE_S = 0.02
 FEW_RECORDS = 1_000
 
@@ -196,15 +197,18 @@ class Follower:
         answers: "asyncio.Queue[Answer | UnavailableError]",
     ) -> None:
         """Ask one broker again and again, until it fails."""
+        clock = asyncio.get_running_loop().time
         while True:
+            asked_s = clock()
             try:
                 fetched = await reader.read()
             except UnavailableError as error:
                 await answers.put(error)
                 return
             await answers.put(Answer(broker, fetched, self._wall_ms()))
-            if sum(len(each.records) for each in fetched) < FEW_RECORDS:
-                await asyncio.sleep(PACE_S)
+            await asyncio.sleep(
+                pause_s(sum(len(each.records) for each in fetched), clock() - asked_s)
+            )
 
     async def _cut(
         self,
@@ -259,6 +263,16 @@ class Follower:
         progress.confirm(advance)
         if progress.rebuilt_in_ms is not None and not was_rebuilt:
             log.info("view: rebuilt in %.1f s", progress.rebuilt_in_ms / 1000)
+
+
+def pause_s(records: int, since_s: float) -> float:
+    """Return how long to wait before the next request, in seconds.
+
+    Args:
+        records: that came of the last one; of many there may be more at once.
+        since_s: how long ago that was made.
+    """
+    return max(PACE_S - since_s, 0.0) if records < FEW_RECORDS else 0.0
 
 
 def _progress(bounds: dict[str, tuple[int, int]], standing: Standing) -> Progress:

@@ -6,7 +6,7 @@ Every name begins with the topics' prefix, so that several systems share one Red
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
-LAYOUT = 1  # grows with every change of what a key holds: a view of another layout is built anew
+LAYOUT = 2  # grows with every change of what a key holds: a view of another layout is built anew
 
 # What is counted by day, and the history of a task. `breaches` keeps 30 days: of each day that is
 # shown the topics still have everything, so that a rebuild comes to the same numbers.

@@ -15,13 +15,15 @@ import msgspec
 from schemas.alerts import Alert
 from schemas.audit import Audit
 from schemas.baselines import Baseline
-from schemas.envelope import Envelope, rfc3339
+from schemas.envelope import Envelope, epoch_ms_of, rfc3339
 from schemas.feedback import Feedback
 from schemas.health import Health
 from schemas.outputs import Breach, Decision, ExecutionRecord, Heartbeat, Lifecycle
 from schemas.refusal import UNREADABLE
 from schemas.reports import Report
+from schemas.sketches import Histogram
 from schemas.state import PartitionStateData, PolicyStateData, TaskStateData
+from schemas.topics import DAY_MS
 from streams.view.answers import (
     AlertsAnswer,
     AuditAnswer,
@@ -30,18 +32,29 @@ from streams.view.answers import (
     HealthAnswer,
     ListedTask,
     PartitionLag,
+    Quantiles,
     Share,
     SourceHealth,
+    TaskBelow,
     TaskFound,
     TasksPage,
     Total,
     Utilisation,
+    quantiles_of,
 )
 from streams.view.digest import COMMITS, TRANSITIONS, ZEROS
-from streams.view.keys import FEED_RECORDS, KEPT_DAYS, LAYOUT, Keys, days_back, hours_back
+from streams.view.keys import (
+    FEED_RECORDS,
+    KEPT_DAYS,
+    LAYOUT,
+    REPORT_DAYS,
+    TASK_RECORDS,
+    Keys,
+    days_back,
+    hours_back,
+)
 from streams.view.meta import State
 from streams.view.progress import shown_until
-from streams.view.quantiles import Quantiles, quantiles
 from streams.view.store import (
     RedisUnavailableError,
     answering,
@@ -167,6 +180,42 @@ class Queries:
         with answering(self._url):
             found = await self._redis.hmget(self._keys.tasks, names)
         return [name.decode() for name, raw in zip(names, found, strict=True) if raw is not None]
+
+    async def below(self, task_id: str) -> list[TaskBelow]:
+        """Return all tasks below one, each once, also those that have left the ledger."""
+        keys = self._keys
+        found: dict[str, None] = {task_id: None}
+        waiting = [task_id]
+        while waiting:
+            some, waiting = waiting[:TASKS_ASKED_FOR], waiting[TASKS_ASKED_FOR:]
+            async with self._asking() as ask:
+                for each in some:
+                    ask.smembers(keys.of_task("children", each))
+                answers = await ask.execute()
+            names = (name.decode() for children in answers for name in sorted(children))
+            new = [name for name in dict.fromkeys(names) if name not in found]
+            found.update(dict.fromkeys(new))
+            waiting += new
+        return await self._told(list(found)[1:])
+
+    async def _told(self, task_ids: list[str]) -> list[TaskBelow]:
+        told = []
+        for begin in range(0, len(task_ids), TASKS_ASKED_FOR):
+            some = task_ids[begin : begin + TASKS_ASKED_FOR]
+            async with self._asking() as ask:
+                for each in some:
+                    ask.lrange(self._keys.of_task("changes", each), 0, -1)
+                    ask.hvals(self._keys.of_task("executions", each))
+                answers = await ask.execute()
+            told += [
+                TaskBelow(
+                    task_id=each,
+                    changes=_all(_LIFECYCLE, answers[2 * index]),
+                    executions=_all(_EXECUTION, answers[2 * index + 1]),
+                )
+                for index, each in enumerate(some)
+            ]
+        return told
 
     async def open_tasks(self, first: int = 0, count: int = PAGE_TASKS) -> TasksPage:
         """Return open tasks by share of their token limit, the highest first."""
@@ -344,13 +393,27 @@ class Queries:
         return {key: each.data for key, each in all_of_them.items() if each is not None}
 
     async def audit(self, task_id: str | None = None) -> AuditAnswer:
-        """Return who changed what of a task, or lately of everything."""
-        with answering(self._url):
-            if task_id is None:
-                found = await self._redis.zrange(self._keys.feed("audit"), 0, -1)
-            else:
-                found = await self._redis.lrange(self._keys.of_task("audit", task_id), 0, -1)
-        return AuditAnswer(entries=_all(_AUDIT, found))
+        """Return who changed what of a task, or lately of everything.
+
+        A task has entries of its own; what names no task is found under its subject. As long as the
+        feed has room it has everything that was ever noted.
+        """
+        feed, now_ms = self._keys.feed("audit"), self._now_ms()
+        async with self._asking() as ask:
+            ask.zrange(feed, 0, -1)
+            if task_id is not None:
+                ask.lrange(self._keys.of_task("audit", task_id), 0, -1)
+            raws, *of_task = await ask.execute()
+        entries = _all(_AUDIT, raws)
+        if len(raws) < FEED_RECORDS:
+            mine = [each for each in entries if task_id in (None, _about(each))]
+            return AuditAnswer(entries=mine)
+        if not of_task:
+            return AuditAnswer(entries=entries, all_since_ms=_since_ms(entries))
+        mine, is_cut = _all(_AUDIT, of_task[0]), len(of_task[0]) >= TASK_RECORDS
+        return AuditAnswer(
+            entries=mine, all_since_ms=_since_ms(mine) if is_cut else now_ms - REPORT_DAYS * DAY_MS
+        )
 
     async def feedback(self, task_id: str) -> list[Envelope[Feedback]]:
         """Return what was answered about a task's blocks, the last answer last."""
@@ -406,6 +469,16 @@ def _all(
     return [each for each in found if each is not None]
 
 
+def _about(entry: Envelope[Audit]) -> str:
+    """Return the task of an entry, else what it is about."""
+    return entry.data.task_id or entry.data.subject
+
+
+def _since_ms(entries: Iterable[Envelope[Audit]]) -> int:
+    """Return since when all are there, where some were cut off: those of the oldest time may be."""
+    return min((epoch_ms_of(each.time) for each in entries), default=0) + 1
+
+
 def _place(record_id: str) -> tuple[int, ...]:
     """Return partition, offset and index of what caused a record of the ledger."""
     return tuple(int(part) for part in record_id.split("-"))
@@ -441,7 +514,9 @@ def _quantiles(parts: Iterable[Mapping[bytes, int]]) -> Quantiles:
     for part in parts:
         buckets.update(part)
     zeros = buckets.pop(ZEROS, 0)
-    return quantiles(zeros, {int(index): count for index, count in buckets.items()})
+    return quantiles_of(
+        Histogram(zeros=zeros, buckets={int(index): count for index, count in buckets.items()})
+    )
 
 
 def _shares(counts: list[int]) -> list[Share]:

@@ -20,13 +20,13 @@ from schemas.encode import encode_event
 from schemas.envelope import Envelope, rfc3339
 from schemas.events import Event
 from schemas.health import Health
+from schemas.quantiles import with_value
 from schemas.sketches import Histogram
 from schemas.topics import Topic
 from streams.agents.alerts import AGENT, SIGNALS
 from streams.budget.policy import Policy, policy_from_toml, policy_json
 from streams.importers.base import import_events
 from streams.importers.demo import DEMO_KIND, demo_path
-from streams.insight.quantiles import with_value
 from streams.kafka.settings import Settings
 from tests.integration.agents_world import (
     PARTITIONS,

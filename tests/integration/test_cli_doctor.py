@@ -1,19 +1,23 @@
 """What `doctor` says of the parts beside the ledger: view, alerts, agents, latencies."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiokafka
 import pytest
 from aiokafka.structs import TopicPartition
 
 from schemas.topics import Topic
+from streams.agents.delivery.deliver import deliver
+from streams.agents.delivery.sinks import Sink
 from streams.agents.registry import AGENTS
 from streams.agents.topics import create_topics
-from streams.cli.beside import agents_facts
+from streams.cli.beside import agents_facts, sinks_facts
 from streams.local.redis import RedisServer
-from tests.integration.kafka_world import World, make_world
+from tests.integration.kafka_world import World, eventually, make_world
 from tests.integration.shell import Ran, environ, stoploss
 from tests.integration.view_world import (
     Shown,
@@ -192,3 +196,43 @@ async def test_how_far_an_agent_is_behind_is_asked_of_kafka(world: World) -> Non
         consumer.assign([TopicPartition(name, 0)])
         await consumer.commit({TopicPartition(name, 0): 2})
     assert (await lags())[agent.name] == 5
+
+
+async def test_how_far_the_delivery_to_each_sink_is_behind_is_told(
+    world: World, tmp_path: Path
+) -> None:
+    config = tmp_path / "stoploss.toml"
+    config.write_text('[sinks.oncall]\nkind = "webhook"\nurl = "http://127.0.0.1:1/hook"\n')
+    env = environ(world.settings, STOPLOSS_CONFIG=str(config))
+
+    async def told() -> list[dict[str, object]]:
+        sinks: list[dict[str, object]] = (
+            await stoploss("doctor", "--json", "--from", "topics", env=env)
+        ).answer["sinks"]
+        return sinks
+
+    assert await told() == [{"name": "oncall", "lag": None, "why": None}]
+    sinks = [
+        Sink(name="oncall", kind="webhook", url="http://127.0.0.1:1/hook"),
+        Sink(name="elsewhere", kind="log"),
+    ]
+    delivering = asyncio.ensure_future(deliver(world.settings, sinks))
+
+    async def lags() -> dict[str, int | None]:
+        return {each.name: each.lag for each in await sinks_facts(world.settings)}
+
+    async def have_begun() -> bool:
+        return await lags() == {"oncall": 0, "elsewhere": 0}
+
+    async def one_waits() -> bool:
+        return await lags() == {"oncall": 3, "elsewhere": 0}
+
+    try:
+        with contextlib.chdir(tmp_path):
+            await eventually(have_begun)
+            await say(world, [alert(number) for number in range(3)])
+            await eventually(one_waits)
+    finally:
+        delivering.cancel()
+        await asyncio.gather(delivering, return_exceptions=True)
+    assert await told() == [{"name": "oncall", "lag": 3, "why": None}], "nobody delivers elsewhere"

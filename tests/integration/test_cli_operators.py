@@ -329,13 +329,15 @@ async def test_an_event_and_its_entry_are_there_together_wherever_the_command_di
 
 async def test_the_audit_shows_who_changed_what_and_why_the_newest_last(world: World) -> None:
     nothing = await run(world, "audit")
-    assert (nothing.code, nothing.out, nothing.err) == (0, "0 entries\n", "")
+    first, source = nothing.out.splitlines()
+    assert (nothing.code, first, nothing.err) == (0, "0 entries", "")
+    assert source.startswith("from the topics: ")
     assert (await run(world, "mode", "enforce", *WHY)).code == 0
     assert (
         await run(world, "mode", "observe", "--reason", "it was wrong", "--by", "bob")
     ).code == 0
     ran = await run(world, "audit")
-    head, first, second, count = ran.out.splitlines()
+    head, first, second, count, _ = ran.out.splitlines()
     assert head.split() == ["WHEN", "WHO", "WHAT", "ABOUT", "CHANGE", "WHY"]
     assert first.rstrip().endswith("ann mode set mode  mode observe → enforce a test")
     assert second.rstrip().endswith("bob mode set mode  mode enforce → observe it was wrong")
@@ -343,7 +345,9 @@ async def test_the_audit_shows_who_changed_what_and_why_the_newest_last(world: W
     newest = await run(world, "audit", "--limit", "1", "--since", "1h", "--json")
     assert newest.answer["count"] == 2
     assert [each["by"] for each in newest.answer["entries"]] == ["bob"]
-    assert (await run(world, "audit", "TASK-1", "--json")).answer == {"count": 0, "entries": []}
+    none = (await run(world, "audit", "TASK-1", "--json")).answer
+    assert (none["count"], none["entries"], none["older_too"]) == (0, [], False)
+    assert none["source"]["from"] == "topics"
 
 
 async def test_an_audit_without_its_topic_says_which_is_missing(world: World) -> None:

@@ -68,7 +68,8 @@ async def test_the_summary_is_a_gate_as_long_as_an_explanation_is_owed(world: Wo
     await over(world, task)
     owed = await run(world, "report", task, "--summary")
     assert (owed.code, owed.err) == (1, "")
-    first, second, third = owed.out.splitlines()
+    first, second, third, source = owed.out.splitlines()
+    assert source.startswith("made now, not written yet; from the topics: ")
     assert first.startswith("🛑 Over budget: 218 % of its token budget (13,100 of 6,000 tokens)")
     assert second.startswith("⚠️ ")
     assert third == (

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,22 +14,38 @@ import msgspec
 import pytest
 
 from schemas.alerts import AlertState
+from schemas.audit import Action, Audit
+from schemas.feedback import Feedback
+from schemas.fields import Metric
+from schemas.reports import Report
 from schemas.topics import Topic
+from streams.cli.audits import AuditFilter
 from streams.cli.edges import EDGES_SHOWN, AlertsAnswer
 from streams.cli.facts import From, TaskAnswer, TasksAnswer
 from streams.cli.from_topics import TopicsSource
 from streams.cli.from_view import ViewSource
 from streams.cli.operating import UnknownTaskError
 from streams.cli.place import Place
-from streams.cli.reading import LOOKED_AT, LedgerView, opened
+from streams.cli.reading import LedgerView, opened
 from streams.cli.sources import Source, answered, found_at, source_of
-from streams.cli.view import NoView, NoViewError, View, view_of
+from streams.cli.view import NotInViewError, NoView, NoViewError, View, view_of
 from streams.local.redis import RedisServer
 from streams.view.queries import opened as queries
 from streams.view.store import RedisUnavailableError
 from tests.integration.kafka_world import World, eventually, make_world
 from tests.integration.shell import Ran, environ, start, stoploss
-from tests.integration.view_world import Shown, alert, now_ms, running_view, say, shown
+from tests.integration.view_world import (
+    Shown,
+    alert,
+    audit,
+    baseline,
+    feedback,
+    now_ms,
+    report,
+    running_view,
+    say,
+    shown,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -92,7 +109,7 @@ def place_of(world: World, redis_url: str) -> Place:
 async def both(world: World, redis_url: str) -> AsyncIterator[tuple[Source, Source]]:
     """Give the view as a source, and the topics."""
     place = place_of(world, redis_url)
-    async with view_of(place) as found, opened(place.settings, LOOKED_AT) as log:
+    async with view_of(place) as found, opened(place.settings, list(Topic)) as log:
         assert isinstance(found, View), found
         yield ViewSource(found), TopicsSource(log, "to compare")
 
@@ -139,6 +156,106 @@ async def test_both_sources_say_the_same_of_alerts(view: Shown) -> None:
         assert len(of_view.recent) == 4
         alone = AlertsAnswer(firing=of_view.firing, recent=[])
         assert [await each.alerts() for each in sources] == [alone, alone]
+
+
+async def reports(task_id: str, sources: tuple[Source, Source]) -> Report:
+    """Return the report of a task, of which both sources have the same."""
+    of_view, of_topics = [(await each.report(task_id)).report("https://b/") for each in sources]
+    assert of_view == of_topics
+    return of_view
+
+
+async def test_both_sources_make_the_same_report_of_each_task(view: Shown) -> None:
+    world, parent = view.world, view.world.task_in(0)
+    child, below = f"{parent}-CHILD", f"{parent}-BELOW"
+    await world.send(
+        [
+            (parent, world.event("task.started", below, parent_task_id=child)),
+            (parent, world.usage(below, 2_000, "PLAN")[1]),
+            (parent, world.event("task.ended", below)),
+            (parent, world.event("task.explained", parent, by="ada", text="the migration")),
+        ]
+    )
+    await until_all_is_folded(world)
+    decision_id = next(each.id for each in await world.read(Topic.DECISIONS) if each.key == parent)
+    answer = feedback(parent, false_positive=True)
+    assert isinstance(answer[2], Feedback)
+    of_block = msgspec.structs.replace(answer[2], decision_id=decision_id)
+    await say(world, [baseline(20), (Topic.FEEDBACK, parent, of_block)])
+    await view.until_all_is_shown()
+    async with both(world, view.url) as sources:
+        listed = [each.task_id for each in (await sources[1].tasks(ended_too=True)).tasks]
+        found = {task_id: await reports(task_id, sources) for task_id in listed}
+        assert {each.status for each in found.values()} == {"open", "ended"}
+        assert found[parent].causes
+        assert found[parent].explanations
+        assert found[parent].link == "https://b/"
+        assert found[child].metrics[Metric.TOKENS].used == 2_000
+        assert [each.phase for each in found[below].phases] == ["PLAN"]
+        for source in sources:
+            with pytest.raises(UnknownTaskError):
+                await source.report("nobody")
+
+
+async def test_both_sources_give_the_last_report_that_was_written_of_what_has_ended(
+    view: Shown,
+) -> None:
+    world = view.world
+    ended, opened_one = world.task_in(0, "DONE"), world.task_in(0)
+    said = [report(each, number) for each in (ended, opened_one, "GONE") for number in (1, 2)]
+    await say(world, said)
+    await view.until_all_is_shown()
+    async with both(world, view.url) as sources:
+        for task_id in (ended, "GONE"):
+            assert (await reports(task_id, sources)).revision == 2
+        made = await reports(opened_one, sources)
+        assert made.revision == 1
+        assert made.summary[0].startswith("Over budget: "), "it is open: none that was written"
+
+
+async def test_both_sources_find_the_same_entries_of_the_audit(view: Shown) -> None:
+    world = view.world
+    since_ms = now_ms()
+    named = Audit(subject="TORN", action=Action.TASK_RECOVERED, by="eve")
+    await say(world, [audit("T", "ada"), audit(None, "bob"), (Topic.AUDIT, "TORN", named)])
+    await view.until_all_is_shown()
+    asked = {
+        (None, None, 9): ["ada", "bob", "eve"],
+        (None, None, 2): ["bob", "eve"],
+        ("T", None, 9): ["ada"],
+        ("TORN", None, 9): ["eve"],
+        ("nobody", None, 9): [],
+        (None, since_ms, 9): ["ada", "bob", "eve"],
+        (None, since_ms + 3_600_000, 9): [],
+    }
+    async with both(world, view.url) as sources:
+        for (task_id, from_ms, limit), by in asked.items():
+            which = AuditFilter(task_id, from_ms)
+            of_view, of_topics = [await each.audit(which, limit) for each in sources]
+            assert of_view == of_topics
+            assert [each.by for each in of_view.entries] == by
+
+
+async def test_of_an_audit_that_the_view_has_no_longer_whole_it_says_so_or_nothing(
+    view: Shown,
+) -> None:
+    world = view.world
+    said = [audit("T" if number % 2 else "U", f"{number}") for number in range(1_100)]
+    await say(world, said, step_ms=1)
+    await view.until_all_is_shown()
+    async with both(world, view.url) as (of_view, of_topics):
+        for which, least in ((AuditFilter(), 1_000), (AuditFilter("T"), 64)):
+            found = await of_view.audit(which, 50)
+            whole = await of_topics.audit(which, 50)
+            assert found.entries == whole.entries
+            assert (found.count, found.older_too) == (least, True)
+            assert (whole.count > least, whole.older_too) == (True, False)
+            with pytest.raises(NotInViewError):
+                await of_view.audit(which, least + 1)
+        since = AuditFilter("nobody", now_ms() - 60_000)
+        assert await of_view.audit(since, 50) == await of_topics.audit(since, 50)
+        with pytest.raises(NotInViewError):
+            await of_view.audit(AuditFilter("nobody"), 50)
 
 
 async def test_both_sources_know_the_same_of_the_ledger(view: Shown) -> None:
@@ -194,8 +311,8 @@ async def run(world: World, redis_url: str, *arguments: str) -> Ran:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("tasks", "--all"), ("task", "BIG"), ("alerts", "--all")],
-    ids=["tasks", "task", "alerts"],
+    [("tasks", "--all"), ("task", "BIG"), ("alerts", "--all"), ("audit",)],
+    ids=["tasks", "task", "alerts", "audit"],
 )
 async def test_a_command_answers_from_the_view_what_the_topics_say_and_tells_which(
     arguments: tuple[str, ...], view: Shown
@@ -214,11 +331,48 @@ async def test_a_command_answers_from_the_view_what_the_topics_say_and_tells_whi
     assert read.out.splitlines()[-1].startswith("from the view, ")
 
 
+async def test_a_report_says_which_revision_it_is_and_where_it_comes_from(view: Shown) -> None:
+    world, task = view.world, view.world.task_in(0)
+    made = await run(world, view.url, "report", task)
+    last = made.out.splitlines()[-1]
+    assert re.fullmatch(r"made now, not written yet; from the view, .+ old", last)
+    await say(world, [report(world.task_in(0, "DONE"), 3)])
+    await view.until_all_is_shown()
+    for style in ((), ("--format", "markdown"), ("--summary",)):
+        written = await run(world, view.url, "report", world.task_in(0, "DONE"), *style)
+        last = written.out.splitlines()[-1]
+        assert re.fullmatch(r"revision 3; from the view, .+ old", last)
+    of_view, of_topics = [
+        (await run(world, view.url, "report", task, "--json", "--from", part)).answer
+        for part in ("view", "topics")
+    ]
+    assert (of_view["written"], of_view["source"]["from"]) == (False, "view")
+    assert of_topics == of_view | {"source": {"from": "topics", "age_ms": 0, "why": "asked for"}}
+
+
+async def test_a_gate_is_not_closed_by_a_view_that_has_not_heard_of_the_explanation(
+    left: Shown,
+) -> None:
+    world, task = left.world, left.world.task_in(1, "BIG")
+    await left.redis.hset(left.keys.meta, "at_ms", now_ms() + 3_600_000)
+    gate = ("report", task, "--summary", "--json")
+    owed = await run(world, left.url, *gate)
+    assert (owed.code, owed.answer["explanation"]) == (1, "owed")
+    assert owed.answer["source"]["why"].startswith("in the view an explanation is owed")
+    explained = await run(world, left.url, "explain", task, "--text", "the migration")
+    assert explained.code == 0, explained.err
+    given = await run(world, left.url, *gate)
+    assert (given.code, given.answer["explanation"]) == (0, "none")
+    asked_for = await run(world, left.url, *gate, "--from", "view")
+    assert (asked_for.code, asked_for.answer["source"]["from"]) == (1, "view")
+
+
 async def test_without_redis_the_topics_answer_and_say_why(world: World) -> None:
-    for command in (("tasks",), ("task", world.task_in(1)), ("alerts",)):
+    task = world.task_in(1)
+    for command in (("tasks",), ("task", task), ("alerts",), ("audit",), ("report", task)):
         ran = await run(world, NOBODY, *command)
         assert (ran.code, ran.err) == (0, "")
-        last = ran.out.splitlines()[-1]
+        last = ran.out.splitlines()[-1].removeprefix("made now, not written yet; ")
         assert last.startswith(f"from the topics: Redis at {NOBODY}: Error 111 connecting")
         wanted = await run(world, NOBODY, *command, "--from", "view")
         assert (wanted.code, wanted.out, wanted.err.count("\n")) == (3, "", 1)
@@ -254,7 +408,7 @@ async def left(world: World, redis_server: RedisServer) -> AsyncIterator[Shown]:
         pytest.param({"state": "rebuilding"}, "the view is being rebuilt", [], id="rebuilt"),
         pytest.param({"state": "clearing"}, "the view is being rebuilt", [], id="emptied"),
         pytest.param({"cluster": "OTHER"}, "has the view of Kafka cluster OTHER", [], id="other"),
-        pytest.param({"layout": "99"}, "keys of layout 99; ours is 1", [], id="layout"),
+        pytest.param({"layout": "99"}, "keys of layout 99; ours is 2", [], id="layout"),
     ],
 )
 async def test_a_view_that_does_not_show_what_holds_now_is_not_read(

@@ -19,6 +19,7 @@ from schemas.envelope import rfc3339
 from streams.kafka.settings import Settings
 from streams.kafka.telemetry import Readers, nobody
 from streams.local.redis import RedisServer
+from streams.view.keys import LAYOUT
 from streams.view.meta import ALIVE_WITHIN_MS, State
 from streams.view.metrics import export_to
 from tests.integration.kafka_world import World, eventually, make_world
@@ -312,7 +313,13 @@ async def test_what_is_of_another_cluster_is_replaced_unless_a_view_is_at_work_t
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO, "stoploss.view")
     await traffic.write(1)
-    others = {"fence": "17", "cluster": "other", "layout": "1", "state": "following", "why": ""}
+    others = {
+        "fence": "17",
+        "cluster": "other",
+        "layout": str(LAYOUT),
+        "state": "following",
+        "why": "",
+    }
     redis, keys = disturbed.redis, disturbed.keys
     await redis.hset(keys.meta, mapping=others | {"at_ms": now_ms() + 60_000, "began_ms": 0})
     await redis.hset(keys.tasks, "THEIRS", b"{}")

@@ -178,11 +178,12 @@ async def ends_of(world: World) -> dict[str, int]:
     return ends
 
 
-async def say(world: World, said: Sequence[Said]) -> None:
-    """Write records as an agent or enforcer would, all of one time."""
-    time_of = rfc3339(now_ms())
+async def say(world: World, said: Sequence[Said], step_ms: int = 0) -> None:
+    """Write records as an agent or enforcer would, the last one now, each so long after the other."""
+    first_ms = now_ms() - step_ms * (len(said) - 1)
     async with aiokafka.AIOKafkaProducer(**world.settings.producer_kwargs("agents")) as producer:
         for number, (topic, key, data) in enumerate(said):
+            time_of = rfc3339(first_ms + number * step_ms)
             value = None if data is None else encoded(topic, key, data, time_of, number)
             await producer.send_and_wait(world.settings.topic(topic), value, key.encode())
 

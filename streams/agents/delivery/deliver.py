@@ -18,13 +18,12 @@ from schemas.envelope import Envelope
 from schemas.reports import Report
 from schemas.topics import DAY_MS, Topic
 from streams.agents.delivery.send import Courier
-from streams.agents.delivery.sinks import Sink
+from streams.agents.delivery.sinks import TOPICS, Sink
 from streams.insight.notices import Notice, notice_of_alert, notice_of_completion
 from streams.kafka.settings import Settings
 
 log = logging.getLogger("stoploss.delivery")
 
-TOPICS = (Topic.ALERTS, Topic.REPORTS)
 # A sink that is new is told what happened lately, and not of all alerts of the last 90 days.
 HISTORY_MS = 3_600_000
 RECORDS_MAX = 100
@@ -68,11 +67,11 @@ class Deliverer:
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[Any]:
-        name = self.courier.sink.name
+        group = self.courier.sink.group
         consumer = AIOKafkaConsumer(
-            **self._settings.consumer_kwargs(f"delivery-{name}"),
+            **self._settings.consumer_kwargs(group),
             **self._settings.group_kwargs(),
-            group_id=self._settings.group_id(f"delivery-{name}"),
+            group_id=self._settings.group_id(group),
             # While its sink is away nothing is asked for, and yet the partition stays ours.
             max_poll_interval_ms=DAY_MS,
         )
@@ -109,14 +108,20 @@ class Deliverer:
                 self._next[partition] = await consumer.position(partition)
 
     async def _begin(self, consumer: Any, partition: Any) -> None:  # noqa: ANN401 - aiokafka has no types
-        """Go on where this sink was; the first time, with what happened lately."""
+        """Go on where this sink was; the first time, with what happened lately.
+
+        Where it begins is kept at once: a sink that takes nothing at first is told later on what it was
+        to be told now, and how far it is behind can be seen.
+        """
         if await consumer.committed(partition) is not None:
             return
         since_ms = time.time_ns() // 1_000_000 - HISTORY_MS
         # Asked for first: what comes meanwhile is after it, and neither is passed over.
         end = (await consumer.end_offsets([partition]))[partition]
         found = (await consumer.offsets_for_times({partition: since_ms}))[partition]
-        consumer.seek(partition, end if found is None else found.offset)
+        first = end if found is None else found.offset
+        consumer.seek(partition, first)
+        await consumer.commit({partition: first})
 
     async def _deliver(self, record: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         if record.value is None:

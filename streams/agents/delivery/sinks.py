@@ -23,6 +23,7 @@ from msgspec import Meta, Struct
 
 from schemas.alerts import Severity
 from schemas.errors import InvalidFieldError, InvalidFileError
+from schemas.topics import Topic
 from streams.insight.notices import SEVERITIES, Notice, NoticeKind
 from streams.kafka.settings import FILE_NAME
 
@@ -30,6 +31,8 @@ TABLE = "sinks"
 VARIABLE = "STOPLOSS_SINK_{name}_{field}"
 FROM_VARIABLES = ("url", "secret")
 SINKS_MAX = 16
+TOPICS = (Topic.ALERTS, Topic.REPORTS)  # what notices are made of
+GROUP = "delivery-"  # and the name: the group that keeps a sink's position
 
 _ALLOWED = {
     "name": "up to 32 small letters, digits and hyphens, a letter first",
@@ -57,6 +60,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         # A webhook's url is a secret as well: who knows it can write there.
         return f"<Sink {self.name} {self.kind}>"
+
+    @property
+    def group(self) -> str:
+        """The name of its group, without the prefix."""
+        return f"{GROUP}{self.name}"
 
     def wants(self, notice: Notice) -> bool:
         """Whether a notice goes there."""

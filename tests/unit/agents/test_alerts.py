@@ -15,6 +15,7 @@ from schemas.envelope import Envelope
 from schemas.events import ModeSet
 from schemas.feedback import Feedback
 from schemas.health import Health
+from schemas.quantiles import with_value
 from schemas.sketches import Histogram
 from schemas.topics import Topic
 from streams.agents.alerts import AGENT, SIGNALS
@@ -22,7 +23,6 @@ from streams.agents.folding import fold_batch
 from streams.agents.stages import Stage
 from streams.agents.together import Restored, announcement, with_owed
 from streams.budget.policy import policy_from_toml, policy_json
-from streams.insight.quantiles import with_value
 from streams.insight.signals import Tick
 from tests.unit.budget.story import story
 from tests.unit.budget.world import PARTITION, START_MS

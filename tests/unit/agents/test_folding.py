@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from schemas.letters import AGENTS_SOURCE
 from schemas.outputs import DeadLetter
 from schemas.topics import MESSAGE_BYTES_MAX
 from streams.agents.folding import Change, Folded, fold_batch
-from streams.agents.stages import Entries, Everywhere, Inbound, Outbound, Source, Stage
+from streams.agents.stages import Entries, Everywhere, Inbound, Outbound, Source, Stage, nothing
 from streams.kafka.producers import RECORD_BYTES_MAX
 
 PREFIX = "x."
@@ -75,6 +75,34 @@ def letters(folded: Folded) -> list[Envelope[DeadLetter]]:
         for output in folded.outputs
         if output.topic == "dead-letters"
     ]
+
+
+class Full(msgspec.Struct):
+    """A table with room for one: what comes for another one is counted."""
+
+    kept: str
+    dropped: int = 0
+
+
+def keep_one(entries: Entries[Full], record: Inbound) -> list[Outbound]:
+    full = entries.get("table") or Full(record.key)
+    full.dropped += full.kept != record.key
+    entries["table"] = full
+    return []
+
+
+def test_what_finds_no_room_is_counted_by_how_much_more_of_it_the_entries_say() -> None:
+    stage = replace(
+        STAGE, fold=keep_one, finish=nothing, entry=Full, dropped=lambda _key, full: full.dropped
+    )
+    records = [of(1, offset, key=key) for offset, key in enumerate((b"a", b"b", b"c", b"a"))]
+    first = fold_batch(stage, PREFIX, records, lambda _: {})
+    assert first.dropped == 2
+    (change,) = first.changes
+    stored = {change.key: change.value or b""}
+    again = fold_batch(stage, PREFIX, [of(1, 9, key=b"d")], lambda _: stored)
+    assert again.dropped == 1
+    assert fold_batch(stage, PREFIX, [of(1, 9, key=b"a")], lambda _: stored).dropped == 0
 
 
 def test_each_partition_has_entries_of_its_own_whatever_the_key() -> None:

@@ -54,6 +54,18 @@ MET: Mapping[str, list[Mapping[str, object]]] = {
     ],
     "gap": [{"figure": "gaps", "tasks": 100_000, "p50_s": 5.0, "p99_s": 10.0}],
     "client_stress": STRESS,
+    "view": [
+        {"figure": "view_load", "events_per_s": 90, "events_per_s_without_a_view": 100, "age_max_ms": 1_999},
+        {"figure": "view_shown", "events_per_s": 2_000, "sent_per_s": 2_000, "p50_ms": 15.0, "p99_ms": 99.9},
+        {"figure": "view_rebuild", "tasks": 100_000, "seconds": 19.9},
+    ],
+    "alerts": [
+        {"figure": "alerts", "events_per_s": 2_000, "sent_per_s": 2_000, "p50_ms": 90.0, "p99_ms": 999.9},
+    ],
+    "report_time": [
+        {"figure": "report_time", "size": "usual", "p50_ms": 1.0, "p99_ms": 49.9},
+        {"figure": "report_time", "size": "largest", "p50_ms": 40.0, "p99_ms": 49.9},
+    ],
 }  # fmt: skip
 
 
@@ -121,6 +133,13 @@ def test_a_goal_that_was_not_measured_is_not_met(measure: str) -> None:
         ("client_stress", 3, {"transition_p999_us": 1_001.0}),
         ("client_stress", 4, {"lost_too_old": 1}),
         ("client_stress", 5, {"lost_too_old": 1}),
+        ("view", 0, {"age_max_ms": 2_000}),
+        ("view", 1, {"p99_ms": 100.0}),
+        ("view", 2, {"seconds": 20.0}),
+        ("view", 2, {"tasks": 99_999}),
+        ("alerts", 0, {"p99_ms": 1_000.0}),
+        ("report_time", 0, {"p99_ms": 50.0}),
+        ("report_time", 1, {"p99_ms": 50.0}),
     ],
 )
 def test_a_figure_beyond_its_goal_is_missed(
@@ -152,6 +171,8 @@ RUNS_THAT_DID_NOT_REACH_THEIR_RATE = [
     ("latency", 0, {"sent_per_s": 1_979}, 3, "sent: 1,979/s of 2,000"),
     ("latency", 1, {"sent_per_s": 40_000}, 1, "sent: 40,000/s of 50,000"),
     ("latency", 2, {"sent_per_s": 1_900}, 1, "sent: 1,900/s of 2,000"),
+    ("view", 1, {"sent_per_s": 1_900}, 1, "sent: 1,900/s of 2,000"),
+    ("alerts", 0, {"sent_per_s": 1_900}, 1, "sent: 1,900/s of 2,000"),
 ]
 
 

@@ -6,11 +6,13 @@ from schemas.alerts import AlertState, Severity
 from schemas.envelope import epoch_ms_of
 from streams.cli.beside import (
     LAG_RECORDS_MAX,
+    SINK_LAG_MAX,
     AgentFacts,
     ViewFacts,
     agent_findings,
     agent_text,
     alert_findings,
+    sink_findings,
     view_facts,
     view_findings,
 )
@@ -111,6 +113,29 @@ def test_an_agent_that_is_behind_is_wrong(agent: AgentFacts, problems: list[str]
 def test_an_agent_that_died_and_came_back_says_so(agent: AgentFacts, said: str) -> None:
     assert agent_text(agent, epoch_ms_of("2026-11-22T21:00:00.000Z")) == said
     assert agent_findings([agent]) == [] or agent.why is not None
+
+
+@pytest.mark.parametrize(
+    ("sink", "problems"),
+    [
+        pytest.param(AgentFacts(name="s", lag=None), [], id="one that was told nothing yet"),
+        pytest.param(AgentFacts(name="s", lag=SINK_LAG_MAX), [], id="a moment's notices"),
+        pytest.param(
+            AgentFacts(name="s", lag=1_234),
+            ["delivery to it is 1,234 records behind"],
+            id="one behind",
+        ),
+        pytest.param(
+            AgentFacts(name="s", lag=None, why="Kafka at k: no rights"),
+            ["Kafka at k: no rights"],
+            id="one that cannot be asked",
+        ),
+    ],
+)
+def test_a_sink_that_is_told_too_late_is_wrong(sink: AgentFacts, problems: list[str]) -> None:
+    found = sink_findings([sink])
+    assert [each.problem for each in found] == problems
+    assert {each.about for each in found} <= {"sink s"}
 
 
 def test_a_view_is_missed_only_where_somebody_runs_one() -> None:

@@ -20,11 +20,11 @@ from typing import Any
 from schemas.alerts import Alert, Origin
 from schemas.envelope import Envelope
 from schemas.fields import Complexity, Importance
+from schemas.quantiles import with_value
 from schemas.sketches import Histogram
 from streams.budget.alert_rules import AlertRules
 from streams.insight.look import OpenBreaker, Outcome
 from streams.insight.monitors import fold_signal
-from streams.insight.quantiles import with_value
 from streams.insight.signals import (
     BlockAnswered,
     BlockClassed,

@@ -10,6 +10,7 @@ import pytest
 from schemas.alerts import Origin
 from schemas.fields import Complexity, ExecutionOutcome, Importance, Metric
 from schemas.outputs import ExecutionRecord
+from schemas.quantiles import count, quantile
 from streams.insight import baselines
 from streams.insight.baselines import (
     BUCKET_MAX,
@@ -23,7 +24,6 @@ from streams.insight.baselines import (
     fold_measure,
     measure_of,
 )
-from streams.insight.quantiles import count, quantile
 
 THINK = "THINK/medium/low"
 

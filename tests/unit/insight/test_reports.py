@@ -8,11 +8,11 @@ import pytest
 from schemas.baselines import Baseline, MetricBaseline
 from schemas.envelope import Envelope
 from schemas.fields import Cause, Complexity, Importance, Metric
+from schemas.quantiles import quantile, with_value
 from schemas.reports import LimitsChange, Report, Similar
 from schemas.sketches import Histogram
 from schemas.state import TaskStateData
 from streams.insight.advice import what_happened, what_to_do
-from streams.insight.quantiles import quantile, with_value
 from streams.insight.report_text import markdown, plain_text, summary_text
 from streams.insight.reports import Below, Material, compose, report_link
 from streams.insight.similar import Baselines

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.alerts import Origin
+from schemas.quantiles import count
 from schemas.sketches import Histogram
-from streams.insight.quantiles import count
 from streams.insight.windows import (
     Counters,
     Sketches,

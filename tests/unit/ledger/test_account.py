@@ -10,8 +10,8 @@ from schemas.envelope import Envelope
 from schemas.errors import UnavailableError
 from schemas.fields import NAME_LENGTH_MAX
 from schemas.health import Health, LedgerHealth
+from schemas.quantiles import quantile
 from schemas.sketches import Histogram
-from streams.insight.quantiles import quantile
 from streams.kafka.ports import Record
 from streams.kafka.settings import Settings
 from streams.ledger import account

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from schemas.audit import Action, Audit
 from schemas.fields import Fail, Metric, Mode, Scope, Verdict
 from schemas.health import Health
 from schemas.outputs import Breach, Cell, Heartbeat, InputRef, Lifecycle
@@ -53,6 +54,21 @@ def test_a_task_that_leaves_is_in_no_list() -> None:
     changes = changes_of(Topic.TASKS, task(), record("TASK-1", None))
     assert changes.fields == {KEYS.tasks: {b"TASK-1": None}}
     assert changes.scores == {KEYS.open: {b"TASK-1": None}, KEYS.ended: {b"TASK-1": None}}
+
+
+@pytest.mark.parametrize(
+    ("task_id", "subject"),
+    [
+        pytest.param("TASK-1", "report/TASK-1", id="a task's"),
+        pytest.param(None, "TASK-1", id="of what names no task"),
+    ],
+)
+def test_an_entry_of_the_audit_is_kept_under_what_it_is_about(
+    task_id: str | None, subject: str
+) -> None:
+    said = Audit(subject=subject, action=Action.TASK_RECOVERED, by="ann", task_id=task_id)
+    changes = changes_of(Topic.AUDIT, record(subject, said))
+    assert list(changes.lists) == [KEYS.of_task("audit", "TASK-1")]
 
 
 def test_a_child_is_found_by_its_parent() -> None:

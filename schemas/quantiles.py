@@ -1,6 +1,7 @@
 """Quantiles of what many measured: DDSketch's buckets and arithmetic over the wire's histogram.
 
 Buckets are counts by index, so that histograms of any parts merge to that of the whole, in any order.
+What a bucket stands for is a part of the wire: whoever reads histograms, agents or the view, has it here.
 What comes from outside has bounds: an index beyond those of `VALUE_MIN` and `VALUE_MAX` counts at the
 bound, since the library allots a bin to each index between the lowest and the highest.
 """

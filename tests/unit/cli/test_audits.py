@@ -1,14 +1,11 @@
 """Entries of the audit as people read them."""
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import pytest
 
 from schemas.audit import Action, Audit
 from schemas.envelope import Envelope, rfc3339
-from streams.cli import auditing
-from streams.cli.auditing import AuditAnswer, AuditFilter, change_text, newest
+from streams.cli import audits
+from streams.cli.audits import AuditAnswer, AuditFilter, change_text, newest
 
 
 def entry(number: int, subject: str = "mode", task_id: str | None = None) -> Envelope[Audit]:
@@ -25,11 +22,7 @@ def entry(number: int, subject: str = "mode", task_id: str | None = None) -> Env
 def found(
     entries: list[Envelope[Audit]], which: AuditFilter | None = None, limit: int = 9
 ) -> AuditAnswer:
-    async def one_by_one() -> AsyncIterator[Envelope[Audit]]:
-        for each in entries:
-            yield each
-
-    return asyncio.run(newest(one_by_one(), which or AuditFilter(), limit))
+    return newest(entries, which or AuditFilter(), limit).answer()
 
 
 def ids(answer: AuditAnswer) -> list[str]:
@@ -38,6 +31,16 @@ def ids(answer: AuditAnswer) -> list[str]:
 
 def test_the_newest_come_last_whoever_wrote_first() -> None:
     assert ids(found([entry(2), entry(1), entry(3)])) == ["1", "2", "3"]
+
+
+def test_the_newest_are_those_of_the_latest_time_whoever_wrote_last() -> None:
+    answer = found([entry(number) for number in (9, 8, 1, 2, 3, 4, 5)], limit=2)
+    assert (answer.count, ids(answer)) == (7, ["8", "9"])
+
+
+def test_entries_of_a_time_on_are_those_that_were_noted_then() -> None:
+    entries = [entry(number) for number in range(4)]
+    assert ids(found(entries, AuditFilter(since_ms=2_000))) == ["2", "3"]
 
 
 def test_of_many_the_newest_are_kept_and_all_are_counted() -> None:
@@ -51,7 +54,7 @@ def test_what_was_written_twice_counts_once() -> None:
 
 
 def test_ids_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditing, "RECENT_MAX", 1)
+    monkeypatch.setattr(audits, "RECENT_MAX", 1)
     assert found([entry(1), entry(2), entry(2), entry(1)]).count == 3
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import InvalidFieldError
 from schemas.fields import COUNT_MAX
-from schemas.sketches import HISTOGRAM_BUCKETS_MAX, RELATIVE_ERROR, Histogram
-from streams.insight.quantiles import (
+from schemas.quantiles import (
     VALUE_MAX,
     VALUE_MIN,
     check_histogram,
@@ -19,6 +18,7 @@ from streams.insight.quantiles import (
     quantile,
     with_value,
 )
+from schemas.sketches import HISTOGRAM_BUCKETS_MAX, RELATIVE_ERROR, Histogram
 
 VALUES = st.floats(min_value=0, max_value=1e9)
 HISTOGRAMS = st.builds(
