@@ -85,6 +85,7 @@ class PartitionWorker:
         self._name = f"partition {partition}"
         self._failures = 0
         self._taking_over: asyncio.Task[Any] | None = None
+        self._fencing: asyncio.Timeout | None = None
 
     def __repr__(self) -> str:
         return f"<PartitionWorker {self.partition} next_offset={self.next_offset}>"
@@ -98,8 +99,14 @@ class PartitionWorker:
             self._taking_over.cancel()  # there is no batch yet; restoring may take long
 
     def hold(self) -> None:
-        """The group decides anew: go on while nobody fences us, but fence nobody until `keep`."""
+        """The group decides anew: go on while nobody fences us, but fence nobody until `keep`.
+
+        A fence that is under way is called off: it may wait for a broker until the group has given
+        the partition to somebody else. What has left for the broker has left before we join again.
+        """
         self._settled.clear()
+        if self._fencing is not None and not self._fencing.expired():
+            self._fencing.reschedule(0.0)
 
     def keep(self) -> None:
         """The partition is ours as before."""
@@ -162,11 +169,8 @@ class PartitionWorker:
         kafka = await self._shared.connect(self.partition)
         writer = kafka.writer()
         try:
-            if not self._settled.is_set():  # else we might fence who the group gives it to
-                log.info("ledger: partition %s: waits for the group to decide", self.partition)
-                await self._settled.wait()
-            started_s = time.monotonic()
-            await writer.fence()  # 1. the predecessor has ended, with its open transaction
+            # 1. the predecessor has ended, with its open transaction
+            started_s = await self._fence(writer)
             failpoints.hit("after_init_transactions")
             state = await self._restore(kafka, writer)  # 2. what it committed
             failpoints.hit("after_restore")
@@ -211,6 +215,26 @@ class PartitionWorker:
             await writer.close()
             await kafka.close()
 
+    async def _fence(self, writer: PartitionWriter) -> float:
+        """Fence, and not while the group decides: we might fence who it gives the partition to.
+
+        Returns:
+            When it was begun, in seconds of the monotonic clock.
+        """
+        while True:
+            if not self._settled.is_set():
+                log.info("ledger: partition %s: waits for the group to decide", self.partition)
+                await self._settled.wait()
+            begun_s = time.monotonic()
+            try:
+                async with asyncio.timeout(None) as self._fencing:
+                    await writer.fence()
+            except TimeoutError:  # `hold`; a Kafka that says nothing is another error
+                continue
+            finally:
+                self._fencing = None
+            return begun_s
+
     async def _restore(self, kafka: Connection, writer: PartitionWriter) -> PartitionState:
         """Return the state that `tasks` describes.
 
@@ -228,7 +252,7 @@ class PartitionWorker:
             return state
         # Whoever has taken over from us may have written it since we have looked into `tasks`. To fence
         # once more ends that transaction as well: if it was committed, `tasks` has its part by now.
-        await writer.fence()
+        await self._fence(writer)
         state = await restore_partition(tasks(), *arguments)
         if not state.next_offset:
             raise lost

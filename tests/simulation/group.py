@@ -40,6 +40,7 @@ class Member:
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self.is_cut_off = False
+        self.is_undecided = False  # and knows it: it has been asked to join again
         self.partitions: list[int] = []
 
     async def start(self) -> None:
@@ -89,9 +90,11 @@ class Member:
             self.must_rejoin.clear()
             self.partitions = await self._group.join(self)
             owned = [TopicPartition(self._group.topic, number) for number in self.partitions]
+            self.is_undecided = False
             await listener.on_partitions_assigned(owned)
             await self.must_rejoin.wait()
             await listener.on_partitions_revoked(owned)
+            self.is_undecided = True
 
 
 class Group:
