@@ -82,7 +82,8 @@ class PartitionWorker:
         self._settled = asyncio.Event()
         self._settled.set()
         self._inbox = Inbox()
-        self._name = f"partition {partition}"
+        self._part = shared.health.part(f"partition {partition}")
+        self._figures: PartitionFigures | None = None
         self._failures = 0
         self._taking_over: asyncio.Task[Any] | None = None
         self._fencing: asyncio.Timeout | None = None
@@ -122,8 +123,9 @@ class PartitionWorker:
             if not self._released.is_set():
                 raise
         finally:
-            self._shared.health.gone(self._name)
-            self._shared.metrics.released(self.partition)
+            self._part.gone()
+            if self._figures is not None:
+                self._shared.metrics.released(self.partition, self._figures)
 
     async def _own_once(self) -> float:
         """Own the partition until something ends it; return how long to wait before the next time."""
@@ -144,16 +146,16 @@ class PartitionWorker:
             log.warning("ledger: %s; the state is restored from the topic", error)
             self._shared.metrics.failed(self.partition, "unconfirmed")
         except UnavailableError as error:
-            self._shared.health.away(self._name, error)
+            self._part.away(error)
         except StoplossError as error:
             log.error("ledger: partition %s stands still: %s", self.partition, error)  # noqa: TRY400 - one line
             self._shared.metrics.failed(self.partition, "stopped")
-            self._shared.health.still(self._name, error)
+            self._part.still(error)
         except Exception as mistake:
             # A mistake of ours about one partition leaves the others alone; the state is suspect.
             log.exception("ledger: partition %s", self.partition)
             self._shared.metrics.failed(self.partition, "mistake")
-            self._shared.health.still(self._name, repr(mistake))
+            self._part.still(repr(mistake))
         self._failures += 1
         return min(BACKOFF_FIRST_S * 2.0 ** (self._failures - 1), BACKOFF_MAX_S)
 
@@ -178,7 +180,7 @@ class PartitionWorker:
                 gc.freeze()  # what was restored lives long: not to be looked through again
             reader = kafka.reader(events, state.next_offset)  # 3.
             restore_ms = (time.monotonic() - started_s) * 1000
-            figures = self._shared.metrics.owned(self.partition, restore_ms)
+            self._figures = figures = self._shared.metrics.owned(self.partition, restore_ms)
             log.info(
                 "ledger: partition %s: %s tasks restored in %.0f ms; goes on at offset %s",
                 self.partition,
@@ -186,7 +188,7 @@ class PartitionWorker:
                 restore_ms,
                 state.next_offset,
             )
-            self._shared.health.back(self._name)
+            self._part.back()
             self._inbox = Inbox()
             self._taking_over = None
             self.next_offset = state.next_offset
@@ -274,7 +276,7 @@ class PartitionWorker:
     def _committed(self, next_offset: int) -> None:
         self.next_offset = next_offset
         self._failures = 0
-        self._shared.health.moving(self._name)
+        self._part.moving()
 
     async def _pump(self, reader: PartitionReader, run: "_Run") -> None:
         """Read ahead into the inbox, until cancelled."""
@@ -283,7 +285,7 @@ class PartitionWorker:
             try:
                 chunks = await reader.read()
             except UnavailableError as error:
-                self._shared.health.away(self._name, error)
+                self._part.away(error)
                 await asyncio.sleep(min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
                 failures = min(failures + 1, 10)
                 continue
@@ -296,7 +298,7 @@ class PartitionWorker:
                 chunks = [Chunk([], gone.offset, first, gone.end, gone=first - gone.offset)]
             if failures:
                 failures = 0
-            self._shared.health.back(self._name)
+            self._part.back()
             for chunk in chunks:
                 if chunk.gone:
                     self._lost(chunk)

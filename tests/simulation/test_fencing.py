@@ -1,32 +1,20 @@
 """Nobody is fenced before the group has decided: it may be who the group has decided for."""
 
 import asyncio
-import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from schemas.events import LEDGER_SOURCE
 from schemas.topics import Topic
-from streams.budget.sleep import Patience
 from streams.kafka.errors import FencedError
-from streams.kafka.ports import Chunk, Record
-from streams.kafka.settings import Settings
-from streams.ledger.health import LedgerHealth
-from streams.ledger.metrics import unseen
-from streams.ledger.partition import PartitionWorker, Shared
-from tests.simulation.broker import Broker
-from tests.simulation.faults import Met, Weather
-from tests.simulation.links import Link, SimulatedAppender, SimulatedReader, SimulatedWriter
-from tests.simulation.loop import run
-from tests.simulation.network import Network, Sender
-from tests.simulation.traffic import POLICY
+from streams.kafka.ports import Chunk
+from streams.ledger.partition import PartitionWorker
+from tests.simulation.calm import LONG_S, CalmWorld, in_simulated_time
+from tests.simulation.links import Link, SimulatedReader, SimulatedWriter
 
 SLOW_S = 10.0  # of simulated time
-LONG_S = 60.0  # in which whatever is going to happen has happened
 LET_GO_S = 2.0
-CAUSED = f'{{"id": "0-0-0", "source": "{LEDGER_SOURCE}"}}'.encode()
 
 
 class _Slow(Link):
@@ -70,63 +58,13 @@ class _LookingReader(SimulatedReader):
 _Looking.readers = _LookingReader
 
 
-class World:
-    """A broker without a fault, and one partition."""
-
-    def __init__(self) -> None:
-        self._chance = random.Random(1)
-        loop = asyncio.get_running_loop()
-        weather = Weather(faults=frozenset(), rate=0, latency_s=0.001, crashes=[])
-        self._broker = Broker(loop, self._chance, clock_ms=lambda: 0, tell=lambda _: None)
-        self._network = Network(self._chance, weather, Met(), at=lambda _sender, _place: None)
-        self.settings = Settings(partitions=1)
-
-    def link(self, name: str, kind: type[Link] = Link) -> Link:
-        return kind(Sender(name), self._broker, self._network, self.settings, self._chance)
-
-    async def owner(self) -> SimulatedWriter:
-        """Return who the group has decided for, and who has fenced everybody else."""
-        writer = SimulatedWriter(self.link("owner"), 0)
-        await writer.fence()
-        return writer
-
-    async def write(self, writer: SimulatedWriter, topic: Topic = Topic.HEARTBEATS) -> None:
-        """Commit a record.
-
-        Raises:
-            FencedError: another owner has begun.
-        """
-        batch = writer.batch()
-        batch.produce(Record(self.settings.topic(topic), 0, b"TASK-1", CAUSED))
-        await batch.commit()
-
-    def worker(self, link: Link) -> PartitionWorker:
-        return PartitionWorker(
-            Shared(
-                settings=self.settings,
-                default_policy=POLICY,
-                connect=link,
-                appender=SimulatedAppender(link),
-                wall_ms=lambda: 0,
-                metrics=unseen(),
-                health=LedgerHealth(),
-                patience=Patience(),
-                freeze=False,
-            ),
-            0,
-        )
-
-
-def in_simulated_time(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
-    async def told() -> None:
-        await story(World())
-
-    run(told())
+def worker_on(world: CalmWorld, link: Link) -> PartitionWorker:
+    return PartitionWorker(world.shared(link), 0)
 
 
 def test_a_fence_that_is_under_way_is_called_off_until_the_group_has_decided() -> None:
-    async def story(world: World) -> None:
-        worker = world.worker(world.link("undecided", _Slow))
+    async def story(world: CalmWorld) -> None:
+        worker = worker_on(world, world.link("undecided", _Slow))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker.run())
             await asyncio.sleep(SLOW_S / 2)
@@ -145,11 +83,11 @@ def test_a_fence_that_is_under_way_is_called_off_until_the_group_has_decided() -
 
 
 def test_the_second_fence_of_a_restore_waits_for_the_group_as_the_first_does() -> None:
-    async def story(world: World) -> None:
+    async def story(world: CalmWorld) -> None:
         await world.write(await world.owner(), Topic.DECISIONS)  # else one fence is enough
         link = world.link("undecided", _Looking)
         assert isinstance(link, _Looking)
-        worker = world.worker(link)
+        worker = worker_on(world, link)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker.run())
             await link.looks.wait()
@@ -168,10 +106,10 @@ def test_the_second_fence_of_a_restore_waits_for_the_group_as_the_first_does() -
 
 
 def test_a_group_that_decides_again_and_again_disturbs_nobody_who_lets_go_of_a_fence() -> None:
-    async def story(world: World) -> None:
+    async def story(world: CalmWorld) -> None:
         link = world.link("undecided", _Slow)
         assert isinstance(link, _Slow)
-        worker = world.worker(link)
+        worker = worker_on(world, link)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker.run())
             await asyncio.sleep(SLOW_S / 2)
