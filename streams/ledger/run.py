@@ -30,7 +30,7 @@ log = logging.getLogger("stoploss.ledger")
 # Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
 GC_THRESHOLDS = (50_000, 20, 50)
 # Beyond `stop_deadline_ms`, for a Kafka that does not answer: aborting and closing what a partition
-# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6, sending the last spans
+# has takes 7 s at most, leaving the group 3 of the same, closing the appender 2, sending the last spans
 # half a second. Whatever does not keep to its bounds is ended by force.
 LET_GO_WITHIN_S = 15.0
 AWAY = (aiokafka.errors.KafkaError, UnavailableError, OSError)

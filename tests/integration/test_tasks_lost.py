@@ -316,7 +316,9 @@ async def test_who_is_overtaken_between_transactions_hears_what_was_written_and_
     await recreated(world.settings)
     monkeypatch.setattr(recovering, "PART_BYTES_MAX", 1)
     monkeypatch.setattr(recovering, "KafkaWriter", Overtaken)
-    recover = partial(rebuild_record, world.settings, OWN, 0, by="ann", reason="empty", timeout_s=30)
+    recover = partial(
+        rebuild_record, world.settings, OWN, 0, by="ann", reason="empty", timeout_s=30
+    )
     with monkeypatch.context() as once:
         once.setattr(recovering, "TAKE_OVER_ATTEMPTS", 1)
         with pytest.raises(UnavailableError) as refused:
