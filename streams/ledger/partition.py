@@ -103,7 +103,8 @@ class PartitionWorker:
         """The group decides anew: go on while nobody fences us, but fence nobody until `keep`.
 
         A fence that is under way is called off: it may wait for a broker until the group has given
-        the partition to somebody else. What has left for the broker has left before we join again.
+        the partition to somebody else. What has left for the broker has left before we join again;
+        librdkafka, which is asked to stop between two slices of its call, may be a slice later.
         """
         self._settled.clear()
         if self._fencing is not None and not self._fencing.expired():
