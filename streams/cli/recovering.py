@@ -11,7 +11,7 @@ again at 2. So a record that an owner may still replace is never overwritten.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -189,30 +189,88 @@ async def _take_over_and_write(
     settings: Settings, rebuild: Rebuild, partition: int, audit: Record
 ) -> list[str] | None:
     """Do steps 2 to 4; return the keys that were written, None where none had to be any more."""
-    topic, keys = settings.topic(Topic.TASKS), None
+    topic, own_key = settings.topic(Topic.TASKS), partition_subject(partition).encode()
+    progress = Progress(own_key)
     for _ in range(TAKE_OVER_ATTEMPTS):
         writer = KafkaWriter(settings, partition)
         try:
             await writer.fence()  # 2.
             await rebuild.catch_up()  # 3.
-            if rebuild.is_sound():
-                return keys  # the owner has replaced it; or what was not confirmed is there
-            written = rebuild.records()
-            *parts, last = in_parts(written, partition_subject(partition).encode())
+            written = [] if rebuild.is_sound() else rebuild.records()
+            progress.reads(written)
+            if not written:
+                return progress.keys or None  # None: the owner has replaced it
+            *parts, last = in_parts(written, own_key)
             for part in parts:
-                await _write(writer, topic, partition, part)
-            await _write(writer, topic, partition, last, audit)  # 4.
-            return [key.decode(errors="replace") for key, _ in written]
-        except FencedError:
+                await _write(writer, topic, partition, part, progress)
+            await _write(writer, topic, partition, last, progress, audit)  # 4.
+        except (FencedError, UnconfirmedBatchError):
             continue
-        except UnconfirmedBatchError:
-            keys = [key.decode(errors="replace") for key, _ in written]
+        except UnavailableError as error:
+            if progress.has_none:
+                raise
+            raise UnavailableError(f"{error}; {progress}") from error
+        else:
+            return progress.keys
         finally:
             await writer.close()
     raise UnavailableError(
         f"partition {partition}: others took it over {TAKE_OVER_ATTEMPTS} times before the record "
-        "was written; nothing was written: try again"
+        f"was written; {progress}"
     )
+
+
+class Progress:
+    """What of the records our transactions have written, over all attempts; says how to go on."""
+
+    def __init__(self, own_key: bytes) -> None:
+        self._own_key = own_key
+        self._written: dict[bytes, None] = {}
+        self._in_doubt: list[bytes] = []  # of one transaction: there all of it, or nothing
+
+    def __str__(self) -> str:
+        if self._written:
+            count = len(self._written)
+            return (
+                f"{count} {'record was' if count == 1 else 'records were'} written, and no ledger goes "
+                f"on before {self._own_key.decode()}, which comes last: try again, and what is missing "
+                "is written"
+            )
+        if self._in_doubt:
+            return "it is not known whether anything was written: try again"
+        return "nothing was written: try again"
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of what was written, in its order."""
+        return [key.decode(errors="replace") for key in self._written]
+
+    @property
+    def has_none(self) -> bool:
+        """Whether it is certain that nothing was written."""
+        return not self._written and not self._in_doubt
+
+    def reads(self, missing: Sequence[Write]) -> None:
+        """After a fence it is known what is still missing: what was in doubt and is not, is there."""
+        still = {key for key, _ in missing}
+        self._note(key for key in self._in_doubt if key not in still)
+        self._in_doubt = []
+
+    def begins(self, part: Sequence[Write]) -> None:
+        """A transaction is being committed."""
+        self._in_doubt = [key for key, value in part if (key, value) != (self._own_key, None)]
+
+    def refused(self) -> None:
+        """It is not committed, and never will be."""
+        self._in_doubt = []
+
+    def committed(self) -> None:
+        """It is."""
+        self._note(self._in_doubt)
+        self._in_doubt = []
+
+    def _note(self, keys: Iterable[bytes]) -> None:
+        self._written |= dict.fromkeys(keys)
 
 
 def in_parts(written: Sequence[Write], own_key: bytes) -> list[list[Write]]:
@@ -241,6 +299,7 @@ async def _write(
     topic: str,
     partition: int,
     part: Sequence[Write],
+    progress: Progress,
     audit: Record | None = None,
 ) -> None:
     batch = writer.batch()
@@ -248,7 +307,13 @@ async def _write(
         batch.produce(Record(topic, partition, key, value))
     if audit is not None:
         batch.produce(audit)
-    await batch.commit()
+    progress.begins(part)
+    try:
+        await batch.commit()
+    except FencedError:
+        progress.refused()
+        raise
+    progress.committed()
 
 
 async def _written_at(log: Log, first: int, audit: Record, within_s: float) -> Written:

@@ -22,6 +22,7 @@ aiokafka.producer.sender.BACKOFF_OVERRIDE = CONCURRENT_TRANSACTIONS_BACKOFF_S
 
 compress_fast()
 CLOSE_WITHIN_S = 2.0
+SENDER_CANCELS = 3
 # The broker counts the record batch, with its header and the key, as it comes: compressed.
 RECORD_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
 
@@ -91,25 +92,27 @@ async def discard(producer: Producer) -> None:
     """Let go of a producer whatever state it is in, and send nothing more.
 
     `stop` alone first delivers what is waiting, for ever while Kafka is away. So the connections go
-    first, then what waits fails, then the sender ends.
+    first, then what waits fails, then the sender ends. All of it has `CLOSE_WITHIN_S`; each step has a
+    part of that for itself, so that none takes it from those that come after.
     """
     ours = cast("Any", producer)
+    until_s = asyncio.get_running_loop().time() + CLOSE_WITHIN_S
     ours._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())  # noqa: SLF001 - see above
     sender = ours._sender.sender_task  # noqa: SLF001 - see above
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_WITHIN_S):
+        async with asyncio.timeout(CLOSE_WITHIN_S / 2):
             await ours.client.close()
     if sender is not None:
         # The sender waits for its requests when it is cancelled; cancelled again it does not.
-        for _ in range(3):
+        for _ in range(SENDER_CANCELS):
             sender.cancel()
-            done, _ = await asyncio.wait([sender], timeout=CLOSE_WITHIN_S / 4)
+            done, _ = await asyncio.wait([sender], timeout=CLOSE_WITHIN_S / 4 / SENDER_CANCELS)
             if done:
                 break
     with contextlib.suppress(
         aiokafka.errors.KafkaError, OSError, TimeoutError, asyncio.CancelledError
     ):
-        async with asyncio.timeout(CLOSE_WITHIN_S):
+        async with asyncio.timeout_at(until_s):
             await producer.stop()
 
 

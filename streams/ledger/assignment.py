@@ -47,8 +47,14 @@ def group_consumer(settings: Settings, held: Callable[[], Held]) -> Any:  # noqa
         held: returns what the process has of the partitions.
     """
     pass_over_leftovers()
-    sharing = Sharing(settings.topic(Topic.EVENTS), held)
-    return AIOKafkaConsumer(
+
+    def generation() -> int:
+        """Return the generation that has been joined; nothing public of aiokafka's says it."""
+        joined: int = consumer._coordinator.generation  # noqa: SLF001 - see above
+        return joined
+
+    sharing = Sharing(settings.topic(Topic.EVENTS), held, generation)
+    consumer = AIOKafkaConsumer(
         **settings.consumer_kwargs("ledger"),
         **settings.group_kwargs(),
         group_id=settings.group_id(),
@@ -57,6 +63,7 @@ def group_consumer(settings: Settings, held: Callable[[], Held]) -> Any:  # noqa
         fetch_max_bytes=1,
         max_partition_fetch_bytes=1,
     )
+    return consumer
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types

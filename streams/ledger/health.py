@@ -23,6 +23,7 @@ class LedgerHealth:
         self.state = Health.STARTING
         self._away: dict[str, str] = {}
         self._still: dict[str, str] = {}
+        self._parts: dict[str, Part] = {}
 
     def __repr__(self) -> str:
         return f"<LedgerHealth {self.state.value} {self.reasons}>"
@@ -31,6 +32,16 @@ class LedgerHealth:
     def reasons(self) -> dict[str, str]:
         """What is being waited for, or wrong, by part."""
         return self._away | self._still
+
+    def part(self, name: str) -> "Part":
+        """Return who reports for a part; whoever did before is not listened to any more."""
+        self.gone(name)
+        self._parts[name] = part = Part(self, name)
+        return part
+
+    def listens_to(self, part: "Part") -> bool:
+        """Whether nobody else reports for it by now."""
+        return self._parts.get(part.name) is part
 
     def away(self, part: str, why: object) -> None:
         """`part` cannot reach Kafka; it tries again by itself."""
@@ -76,3 +87,38 @@ class LedgerHealth:
         level = logging.WARNING if why else logging.INFO
         log.log(level, "ledger: %s → %s%s", self.state.value, to.value, f": {why}" if why else "")
         self.state = to
+
+
+class Part:
+    """Reports for one part, as long as no other one does: what it waits for is its own matter then."""
+
+    def __init__(self, health: LedgerHealth, name: str) -> None:
+        self._health, self.name = health, name
+
+    def __repr__(self) -> str:
+        return f"<Part {self.name} of {self._health}>"
+
+    def away(self, why: object) -> None:
+        """See `LedgerHealth.away`."""
+        if self._health.listens_to(self):
+            self._health.away(self.name, why)
+
+    def back(self) -> None:
+        """See `LedgerHealth.back`."""
+        if self._health.listens_to(self):
+            self._health.back(self.name)
+
+    def still(self, why: object) -> None:
+        """See `LedgerHealth.still`."""
+        if self._health.listens_to(self):
+            self._health.still(self.name, why)
+
+    def moving(self) -> None:
+        """See `LedgerHealth.moving`."""
+        if self._health.listens_to(self):
+            self._health.moving(self.name)
+
+    def gone(self) -> None:
+        """See `LedgerHealth.gone`."""
+        if self._health.listens_to(self):
+            self._health.gone(self.name)

@@ -121,11 +121,13 @@ class LedgerMetrics:
     def owned(self, partition: int, restore_ms: float) -> PartitionFigures:
         """A partition was restored; whoever owns it keeps the figures up to date."""
         self._restore_ms.record(restore_ms, {"partition": partition})
-        return self._partitions.setdefault(partition, PartitionFigures())
+        self._partitions[partition] = figures = PartitionFigures()
+        return figures
 
-    def released(self, partition: int) -> None:
-        """A partition is another's, or nobody's, now."""
-        self._partitions.pop(partition, None)
+    def released(self, partition: int, figures: PartitionFigures) -> None:
+        """Whoever kept these figures has ended; those of the next owner, if it is here, stay."""
+        if self._partitions.get(partition) is figures:
+            del self._partitions[partition]
 
     def committed(
         self,

@@ -82,9 +82,11 @@ class PartitionWorker:
         self._settled = asyncio.Event()
         self._settled.set()
         self._inbox = Inbox()
-        self._name = f"partition {partition}"
+        self._part = shared.health.part(f"partition {partition}")
+        self._figures: PartitionFigures | None = None
         self._failures = 0
         self._taking_over: asyncio.Task[Any] | None = None
+        self._fencing: asyncio.Timeout | None = None
 
     def __repr__(self) -> str:
         return f"<PartitionWorker {self.partition} next_offset={self.next_offset}>"
@@ -98,8 +100,15 @@ class PartitionWorker:
             self._taking_over.cancel()  # there is no batch yet; restoring may take long
 
     def hold(self) -> None:
-        """The group decides anew: go on while nobody fences us, but fence nobody until `keep`."""
+        """The group decides anew: go on while nobody fences us, but fence nobody until `keep`.
+
+        A fence that is under way is called off: it may wait for a broker until the group has given
+        the partition to somebody else. What has left for the broker has left before we join again;
+        librdkafka, which is asked to stop between two slices of its call, may be a slice later.
+        """
         self._settled.clear()
+        if self._fencing is not None and not self._fencing.expired():
+            self._fencing.reschedule(0.0)
 
     def keep(self) -> None:
         """The partition is ours as before."""
@@ -115,8 +124,9 @@ class PartitionWorker:
             if not self._released.is_set():
                 raise
         finally:
-            self._shared.health.gone(self._name)
-            self._shared.metrics.released(self.partition)
+            self._part.gone()
+            if self._figures is not None:
+                self._shared.metrics.released(self.partition, self._figures)
 
     async def _own_once(self) -> float:
         """Own the partition until something ends it; return how long to wait before the next time."""
@@ -137,16 +147,16 @@ class PartitionWorker:
             log.warning("ledger: %s; the state is restored from the topic", error)
             self._shared.metrics.failed(self.partition, "unconfirmed")
         except UnavailableError as error:
-            self._shared.health.away(self._name, error)
+            self._part.away(error)
         except StoplossError as error:
             log.error("ledger: partition %s stands still: %s", self.partition, error)  # noqa: TRY400 - one line
             self._shared.metrics.failed(self.partition, "stopped")
-            self._shared.health.still(self._name, error)
+            self._part.still(error)
         except Exception as mistake:
             # A mistake of ours about one partition leaves the others alone; the state is suspect.
             log.exception("ledger: partition %s", self.partition)
             self._shared.metrics.failed(self.partition, "mistake")
-            self._shared.health.still(self._name, repr(mistake))
+            self._part.still(repr(mistake))
         self._failures += 1
         return min(BACKOFF_FIRST_S * 2.0 ** (self._failures - 1), BACKOFF_MAX_S)
 
@@ -162,11 +172,8 @@ class PartitionWorker:
         kafka = await self._shared.connect(self.partition)
         writer = kafka.writer()
         try:
-            if not self._settled.is_set():  # else we might fence who the group gives it to
-                log.info("ledger: partition %s: waits for the group to decide", self.partition)
-                await self._settled.wait()
-            started_s = time.monotonic()
-            await writer.fence()  # 1. the predecessor has ended, with its open transaction
+            # 1. the predecessor has ended, with its open transaction
+            started_s = await self._fence(writer)
             failpoints.hit("after_init_transactions")
             state = await self._restore(kafka, writer)  # 2. what it committed
             failpoints.hit("after_restore")
@@ -174,7 +181,7 @@ class PartitionWorker:
                 gc.freeze()  # what was restored lives long: not to be looked through again
             reader = kafka.reader(events, state.next_offset)  # 3.
             restore_ms = (time.monotonic() - started_s) * 1000
-            figures = self._shared.metrics.owned(self.partition, restore_ms)
+            self._figures = figures = self._shared.metrics.owned(self.partition, restore_ms)
             log.info(
                 "ledger: partition %s: %s tasks restored in %.0f ms; goes on at offset %s",
                 self.partition,
@@ -182,7 +189,7 @@ class PartitionWorker:
                 restore_ms,
                 state.next_offset,
             )
-            self._shared.health.back(self._name)
+            self._part.back()
             self._inbox = Inbox()
             self._taking_over = None
             self.next_offset = state.next_offset
@@ -211,6 +218,26 @@ class PartitionWorker:
             await writer.close()
             await kafka.close()
 
+    async def _fence(self, writer: PartitionWriter) -> float:
+        """Fence, and not while the group decides: we might fence who it gives the partition to.
+
+        Returns:
+            When it was begun, in seconds of the monotonic clock.
+        """
+        while True:
+            if not self._settled.is_set():
+                log.info("ledger: partition %s: waits for the group to decide", self.partition)
+                await self._settled.wait()
+            begun_s = time.monotonic()
+            try:
+                async with asyncio.timeout(None) as self._fencing:
+                    await writer.fence()
+            except TimeoutError:  # `hold`; a Kafka that says nothing is another error
+                continue
+            finally:
+                self._fencing = None
+            return begun_s
+
     async def _restore(self, kafka: Connection, writer: PartitionWriter) -> PartitionState:
         """Return the state that `tasks` describes.
 
@@ -228,7 +255,7 @@ class PartitionWorker:
             return state
         # Whoever has taken over from us may have written it since we have looked into `tasks`. To fence
         # once more ends that transaction as well: if it was committed, `tasks` has its part by now.
-        await writer.fence()
+        await self._fence(writer)
         state = await restore_partition(tasks(), *arguments)
         if not state.next_offset:
             raise lost
@@ -250,7 +277,7 @@ class PartitionWorker:
     def _committed(self, next_offset: int) -> None:
         self.next_offset = next_offset
         self._failures = 0
-        self._shared.health.moving(self._name)
+        self._part.moving()
 
     async def _pump(self, reader: PartitionReader, run: "_Run") -> None:
         """Read ahead into the inbox, until cancelled."""
@@ -259,7 +286,7 @@ class PartitionWorker:
             try:
                 chunks = await reader.read()
             except UnavailableError as error:
-                self._shared.health.away(self._name, error)
+                self._part.away(error)
                 await asyncio.sleep(min(BACKOFF_FIRST_S * 2.0**failures, BACKOFF_MAX_S))
                 failures = min(failures + 1, 10)
                 continue
@@ -272,7 +299,7 @@ class PartitionWorker:
                 chunks = [Chunk([], gone.offset, first, gone.end, gone=first - gone.offset)]
             if failures:
                 failures = 0
-            self._shared.health.back(self._name)
+            self._part.back()
             for chunk in chunks:
                 if chunk.gone:
                     self._lost(chunk)

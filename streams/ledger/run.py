@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import faulthandler
 import gc
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -24,6 +20,7 @@ from streams.kafka.settings import Settings
 from streams.kafka.tracing import open_tracing
 from streams.ledger.account import keep_saying
 from streams.ledger.assignment import Assignment, MakeConsumer, group_consumer
+from streams.ledger.ending import listening
 from streams.ledger.health import LedgerHealth
 from streams.ledger.metrics import LedgerMetrics, start_metrics, unseen
 from streams.ledger.partition import BACKOFF_FIRST_S, BACKOFF_MAX_S, Shared
@@ -33,11 +30,9 @@ log = logging.getLogger("stoploss.ledger")
 # Collecting cost 15 % at full load: nothing of ours has cycles that matter before this many.
 GC_THRESHOLDS = (50_000, 20, 50)
 # Beyond `stop_deadline_ms`, for a Kafka that does not answer: aborting and closing what a partition
-# has takes 8 s at most, leaving the group 3 of the same, closing the appender 6, sending the last spans
+# has takes 7 s at most, leaving the group 3 of the same, closing the appender 2, sending the last spans
 # half a second. Whatever does not keep to its bounds is ended by force.
 LET_GO_WITHIN_S = 15.0
-FORCED_EXIT = 70  # a defect, be it a library's: EX_SOFTWARE
-TELL_WITHIN_S = 1.0  # what a process that is ended by force says; nobody may be reading it
 AWAY = (aiokafka.errors.KafkaError, UnavailableError, OSError)
 
 
@@ -191,7 +186,8 @@ def run_process(settings: Settings, worker: int = 0, stop_fd: int | None = None)
     """Run a ledger in this process until SIGTERM or SIGINT, or until `stop_fd` becomes readable.
 
     Then the process ends within `stop_deadline_ms` and `LET_GO_WITHIN_S`, whatever holds it: by
-    force and with `FORCED_EXIT`, if it must be. Nothing is lost by that: it is as if it had crashed.
+    force and with `ending.FORCED_EXIT`, if it must be. Nothing is lost by that: it is as if it had
+    crashed.
 
     Args:
         settings: of the ledger.
@@ -214,31 +210,6 @@ def run_process(settings: Settings, worker: int = 0, stop_fd: int | None = None)
 async def _until_told(settings: Settings, metrics: LedgerMetrics, stop_fd: int | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    force = threading.Timer(settings.stop_deadline_ms / 1000 + LET_GO_WITHIN_S, _end_by_force)
-    force.daemon = True  # who ends in time does not wait for it
-
-    def told() -> None:
-        if not stop.is_set():
-            stop.set()
-            force.start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
-    if stop_fd is not None:
-        loop.add_reader(stop_fd, told)
-    await run_ledger(settings, stop=stop, metrics=metrics, own_process=True)
-
-
-def _end_by_force() -> None:
-    """End, and say why if anybody reads it: who holds us may be who does not."""
-    telling = threading.Thread(target=_tell_by_force, daemon=True)
-    telling.start()
-    telling.join(TELL_WITHIN_S)
-    os._exit(FORCED_EXIT)
-
-
-def _tell_by_force() -> None:
-    log.error("ledger: does not end: ended by force; what every thread was doing:")
-    for handler in logging.root.handlers:
-        handler.flush()
-    faulthandler.dump_traceback()
+    within_s = settings.stop_deadline_ms / 1000 + LET_GO_WITHIN_S
+    with listening(lambda: loop.call_soon_threadsafe(stop.set), within_s, stop_fd):
+        await run_ledger(settings, stop=stop, metrics=metrics, own_process=True)

@@ -12,21 +12,35 @@ import psutil
 import pytest
 
 from streams.kafka.settings import Driver
-from streams.ledger.run import FORCED_EXIT
+from streams.ledger.ending import FORCED_EXIT
 from tests.integration.kafka_world import World, eventually, make_world
 
 pytestmark = pytest.mark.integration
 
 PROGRAM = """
 import logging
+import sys
 import threading
 from streams.kafka.settings import load_settings
+from streams.ledger import run
 from streams.ledger.supervisor import main
 logging.basicConfig(level=logging.INFO)
+{before}
 if __name__ == "__main__":
-    {before}
     main(load_settings(), workers={workers})
 """
+
+# The event loop says that a partition is restored, and comes back from that no more.
+HELD = """
+run.LET_GO_WITHIN_S = 0.5
+def holds(record):
+    if "tasks restored" in record.msg:
+        print("held", file=sys.stderr, flush=True)
+        threading.Event().wait()
+    return True
+logging.getLogger("stoploss.ledger").addFilter(holds)
+"""
+DEADLINES = {"STOPLOSS_BATCH_DEADLINE_MS": "500", "STOPLOSS_STOP_DEADLINE_MS": "1000"}
 
 
 @pytest.fixture
@@ -107,8 +121,7 @@ async def test_whatever_holds_it_does_not_hold_it_for_ever(
     world: World, start: Start, tmp_path: Path
 ) -> None:
     stuck = "threading.Thread(target=threading.Event().wait, name='stuck').start()"
-    deadlines = {"STOPLOSS_BATCH_DEADLINE_MS": "500", "STOPLOSS_STOP_DEADLINE_MS": "1000"}
-    ledger: Ledger = await start(1, stuck, **deadlines)
+    ledger: Ledger = await start(1, stuck, **DEADLINES)
     await world.send([world.usage("TASK-1", 100)])
     await world.until_folded()
     ledger.process.send_signal(signal.SIGTERM)
@@ -116,6 +129,31 @@ async def test_whatever_holds_it_does_not_hold_it_for_ever(
     said = (tmp_path / "ledger.log").read_text()
     assert "ledger: does not end: ended by force" in said
     assert "threading.py" in said
+
+
+async def test_a_loop_that_turns_no_more_does_not_hold_it_either(
+    start: Start, tmp_path: Path
+) -> None:
+    ledger: Ledger = await start(1, HELD, **DEADLINES)
+    await eventually(lambda: _is_held(tmp_path))
+    ledger.process.send_signal(signal.SIGTERM)
+    assert await ledger.ended() == FORCED_EXIT
+    assert "ledger: does not end: ended by force" in (tmp_path / "ledger.log").read_text()
+
+
+async def test_a_worker_whose_loop_turns_no_more_ends_with_its_parent(
+    start: Start, tmp_path: Path
+) -> None:
+    ledger: Ledger = await start(2, HELD, **DEADLINES)
+    await eventually(lambda: ledger.has_workers(2))
+    await eventually(lambda: _is_held(tmp_path))
+    ledger.process.kill()
+    await ledger.ended()
+    assert "ledger: does not end: ended by force" in (tmp_path / "ledger.log").read_text()
+
+
+async def _is_held(folder: Path) -> bool:
+    return "held" in (folder / "ledger.log").read_text()
 
 
 async def test_a_worker_that_dies_is_started_again_and_all_end_together(

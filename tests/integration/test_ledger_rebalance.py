@@ -22,6 +22,7 @@ from tests.integration.kafka_world import RunningLedger, World, eventually, make
 pytestmark = pytest.mark.integration
 # Longer than a test: no member is left behind because it takes its time.
 REBALANCE_TIMEOUT_MS = 15_000
+GIVEN_UP_AFTER_MS = 1_000
 UNDECIDED = "the group decides anew; goes on with partitions"
 OWNS = "owns partitions"
 RESTORED = re.compile(r"partition (\d+): \d+ tasks restored")
@@ -59,6 +60,36 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
     async def taking_part(self, settings: Settings) -> AsyncIterator[None]:
         """Be a member during the block."""
         consumer = group_consumer(settings, dict)
+        await consumer.start()
+        try:
+            consumer.subscribe([settings.topic(Topic.EVENTS)], listener=self)
+            yield
+        finally:
+            self.may_come.set()
+            await consumer.stop()
+
+
+class Claimant(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """A member that folds nothing, and says that it has come to `offset` in what it was given."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+        self.owned: list[int] = []
+        self.told = 0  # how often
+        self.may_come = asyncio.Event()
+        self.may_come.set()
+
+    async def on_partitions_revoked(self, _revoked: Iterable[TopicPartition]) -> None:
+        await self.may_come.wait()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.owned = [tp.partition for tp in assigned]
+        self.told += 1
+
+    @contextlib.asynccontextmanager
+    async def taking_part(self, settings: Settings) -> AsyncIterator[None]:
+        """Be a member during the block."""
+        consumer = group_consumer(settings, lambda: dict.fromkeys(self.owned, self._offset))
         await consumer.start()
         try:
             consumer.subscribe([settings.topic(Topic.EVENTS)], listener=self)
@@ -145,6 +176,22 @@ async def test_a_partition_is_restored_where_it_comes_to_and_nowhere_else(
         await world.until_folded()
     assert restored(said) == {number: 3 if number in moved else 1 for number in range(4)}
     await world.assert_verified()
+
+
+async def test_a_zombie_that_wakes_leaves_a_partition_to_the_owner_that_it_lost_it_to(
+    bootstrap_servers: str, topic_prefix: str
+) -> None:
+    world = await make_world(bootstrap_servers, topic_prefix, partitions=1)
+    settings = replace(world.settings, rebalance_timeout_ms=GIVEN_UP_AFTER_MS)
+    zombie, heir = Claimant(900), Claimant(0)  # who restores has come nowhere yet
+    async with zombie.taking_part(settings):
+        await eventually(lambda: _is(zombie.owned == [0]))
+        zombie.may_come.clear()
+        async with heir.taking_part(settings):
+            await eventually(lambda: _is(heir.owned == [0]))
+            zombie.may_come.set()
+            await eventually(lambda: _is(zombie.told == heir.told == 2))
+            assert (zombie.owned, heir.owned) == ([], [0])
 
 
 def restored(said: pytest.LogCaptureFixture) -> dict[int, int]:

@@ -1,6 +1,7 @@
 """`tasks` loses all of its records: nobody takes that for a beginning, and it can be rebuilt."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aiokafka
 import msgspec
@@ -9,11 +10,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
 
+from schemas.errors import UnavailableError
 from schemas.topics import OUTPUTS, SPECS, Topic, topic_config
 from streams.cli import recovering
 from streams.cli.recovering import in_parts, rebuild_record
 from streams.kafka.ports import Record
-from streams.kafka.session import KafkaWriter
+from streams.kafka.session import KafkaBatch, KafkaWriter
 from streams.kafka.settings import Driver, Settings
 from streams.ledger.health import Health
 from streams.verify.refold import verify
@@ -270,6 +272,72 @@ async def test_more_than_one_transaction_of_tasks_lets_no_ledger_in_between(
     assert [seen.key for seen in written if seen.envelope is None][:2] == [OWN, OWN]
     assert (await world.last(Topic.TASKS))["CHILD"] == states["CHILD"]
     await world.assert_verified()
+
+
+class Overtaken:
+    """A writer of a partition that others take over before its second transaction is committed."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._settings, self._partition = settings, partition
+        self._writer = KafkaWriter(settings, partition)
+        self._begun = 0
+
+    async def fence(self) -> None:
+        await self._writer.fence()
+
+    def batch(self) -> "OvertakenBatch":
+        self._begun += 1
+        usurper = None if self._begun == 1 else KafkaWriter(self._settings, self._partition)
+        return OvertakenBatch(self._writer.batch(), usurper)
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+
+class OvertakenBatch:
+    """Committed after the usurper, if there is one, has begun."""
+
+    def __init__(self, batch: KafkaBatch, usurper: KafkaWriter | None) -> None:
+        self._batch, self._usurper = batch, usurper
+
+    def produce(self, record: Record) -> None:
+        self._batch.produce(record)
+
+    async def commit(self) -> None:
+        if self._usurper is not None:
+            await self._usurper.fence()
+            await self._usurper.close()
+        await self._batch.commit()
+
+
+async def test_who_is_overtaken_between_transactions_hears_what_was_written_and_how_it_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await recreated(world.settings)
+    monkeypatch.setattr(recovering, "PART_BYTES_MAX", 1)
+    monkeypatch.setattr(recovering, "KafkaWriter", Overtaken)
+    recover = partial(
+        rebuild_record, world.settings, OWN, 0, by="ann", reason="empty", timeout_s=30
+    )
+    with monkeypatch.context() as once:
+        once.setattr(recovering, "TAKE_OVER_ATTEMPTS", 1)
+        with pytest.raises(UnavailableError) as refused:
+            await recover()
+    assert str(refused.value) == (
+        "partition 0: others took it over 1 times before the record was written; 1 record was written, "
+        "and no ledger goes on before partition/0, which comes last: try again, and what is missing is "
+        "written"
+    )
+    (first,) = await world.last(Topic.TASKS)
+    async with world.ledger():
+        outcome = await recover()
+    of_partition = {
+        seen.key for seen in await world.read(Topic.TASKS) if seen.partition == 0 and seen.envelope
+    }
+    assert [*outcome.keys[-1:], *sorted(outcome.keys[:-1])] == [
+        OWN,
+        *sorted(of_partition - {first, OWN}),
+    ]
 
 
 async def commit(world: World, part: list[tuple[bytes, bytes | None]]) -> None:

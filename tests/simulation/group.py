@@ -15,7 +15,7 @@ import aiokafka.errors
 from aiokafka.structs import TopicPartition
 
 from streams.kafka.settings import Settings
-from streams.ledger.shares import Held, share_out
+from streams.ledger.shares import UNKNOWN, Claim, Held, share_out
 from tests.simulation.network import Sender
 
 STAYING = 0.5
@@ -40,7 +40,9 @@ class Member:
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self.is_cut_off = False
+        self.is_undecided = False  # and knows it: it has been asked to join again
         self.partitions: list[int] = []
+        self.given_in = UNKNOWN  # which generation of the group they were given in
 
     async def start(self) -> None:
         self.sender.must_live()
@@ -89,9 +91,11 @@ class Member:
             self.must_rejoin.clear()
             self.partitions = await self._group.join(self)
             owned = [TopicPartition(self._group.topic, number) for number in self.partitions]
+            self.is_undecided = False
             await listener.on_partitions_assigned(owned)
             await self.must_rejoin.wait()
             await listener.on_partitions_revoked(owned)
+            self.is_undecided = True
 
 
 class Group:
@@ -108,6 +112,7 @@ class Group:
         self._members: list[Member] = []
         self._joining: dict[Member, asyncio.Future[list[int]]] = {}
         self._deadline: asyncio.TimerHandle | None = None
+        self._generation = 0
         self._loop = asyncio.get_running_loop()
 
     async def join(self, member: Member) -> list[int]:
@@ -182,8 +187,10 @@ class Group:
             self._tell_later(member)
         joined = [pair for pair in self._joining.items() if not pair[1].done()]
         self._joining = {}
+        self._generation += 1
         for (member, future), share in zip(joined, self._shares(joined), strict=True):
             self._tell(f"assign {member.sender.name} {share}")
+            member.given_in = self._generation
             future.set_result(share)
 
     def _shares(self, joined: list[tuple[Member, asyncio.Future[list[int]]]]) -> list[list[int]]:
@@ -191,7 +198,10 @@ class Group:
         partitions = range(self._settings.partitions)
         self._chance.shuffle(joined)
         if self._chance.random() < STAYING:
-            held_by = {str(place): member.held() for place, (member, _) in enumerate(joined)}
-            shares = share_out(partitions, held_by) if joined else {}
-            return [shares[name] for name in held_by]
+            claims = {
+                str(place): Claim(member.held(), member.given_in)
+                for place, (member, _) in enumerate(joined)
+            }
+            shares = share_out(partitions, claims) if joined else {}
+            return [shares[name] for name in claims]
         return [list(partitions[place :: len(joined)]) for place, _ in enumerate(joined)]

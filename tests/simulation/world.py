@@ -164,6 +164,8 @@ class World:
 
     def _at(self, sender: Sender, place: str) -> None:
         """Let a process die where it was to die."""
+        if place == "fence sent":
+            self._check_fence(sender)
         if self._network.is_calm or sender not in self._serving:
             return
         for index, (where, passes) in self._crashes.items():
@@ -174,6 +176,13 @@ class World:
                 del self._crashes[index]
                 self._crash(self._serving[sender], place)
             return
+
+    def _check_fence(self, sender: Sender) -> None:
+        """Whoever waits for the group fences nobody: it may be who the group decides for."""
+        process = self._serving.get(sender)
+        member = None if process is None else process.member
+        if member is not None and member.is_undecided:
+            self.problems.append(f"{sender.name} fences before the group has decided")
 
     def _crash(self, process: Process, place: str) -> None:
         self.met.faults[Fault.CRASH] += 1

@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 
-from streams.ledger.run import FORCED_EXIT
+from streams.ledger.ending import FORCED_EXIT
 
 # Its main thread writes to a pipe that is full, and holds the lock of the log.
 PROGRAM = """
 import logging, threading
-from streams.ledger import run
+from streams.ledger.ending import end_by_force
 logging.basicConfig(level=logging.INFO)
-threading.Timer(0.5, getattr(run, "_end_by_force")).start()
+threading.Timer(0.5, end_by_force).start()
 while True:
     logging.getLogger("stoploss.ledger").info("x" * 10_000)
 """

@@ -50,3 +50,18 @@ def test_no_other_state_comes_after_stopping() -> None:
     health.stopping()
     health.away("group", "no broker")
     assert state_of(health) is Health.STOPPING
+
+
+def test_who_ends_late_takes_nothing_of_its_successor_with_it() -> None:
+    health = LedgerHealth()
+    late = health.part("partition 3")
+    late.still("a torn record")
+    successor = health.part("partition 3")
+    assert health.reasons == {}, "what the late one waited for is nobody's matter any more"
+    successor.still("another torn record")
+    late.away("no broker")
+    late.moving()
+    late.gone()
+    assert health.reasons == {"partition 3": "another torn record"}
+    successor.gone()
+    assert (state_of(health), health.reasons) == (Health.RUNNING, {})
