@@ -30,6 +30,12 @@ hypothesis.settings.load_profile("stoploss")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A broker of a test lives for seconds: compiled by the quick one of Java's two compilers alone it costs
+# 0.6 of the processor time, its start included.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+WITH_A_BROKER = [Path(__file__).parent / folder for folder in ("integration", "faults")]
+
 
 class Broker(Protocol):
     """As much of a broker as a test needs, be it ours or somebody else's."""
@@ -46,7 +52,7 @@ class ExternalBroker:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """See that who needs a broker says so: by that mark `.ci/run` divides the tests."""
+    """See that who needs a broker says so, and where: by that `.ci/run` divides the tests."""
     unmarked = [
         item.nodeid
         for item in items
@@ -56,6 +62,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     if unmarked:
         raise pytest.UsageError(f"needs a broker, so mark it `integration`: {', '.join(unmarked)}")
+    elsewhere = [
+        item.nodeid
+        for item in items
+        if item.get_closest_marker("integration") is not None
+        and not any(item.path.is_relative_to(folder) for folder in WITH_A_BROKER)
+    ]
+    if elsewhere:
+        folders = " or ".join(f"tests/{folder.name}" for folder in WITH_A_BROKER)
+        raise pytest.UsageError(f"needs a broker, so move it to {folders}: {', '.join(elsewhere)}")
 
 
 @pytest.fixture(scope="session")

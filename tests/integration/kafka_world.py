@@ -20,7 +20,7 @@ from streams.ledger.metrics import LedgerMetrics, unseen
 from streams.ledger.run import run_ledger
 from streams.verify.refold import verify
 
-WITHIN_S = 30.0
+WITHIN_S = 100.0  # beside other tests on the machine
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tests.integration.kafka_world import eventually
 from tests.integration.shell import environ, start, stoploss
 
 pytestmark = pytest.mark.integration
-WITHIN_S = 30.0
+WITHIN_S = 100.0  # beside other tests on the machine
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - made up
 
 
