@@ -21,11 +21,13 @@ from aiokafka.structs import TopicPartition
 from msgspec import Struct
 
 from schemas.errors import StoplossError, UnavailableError
+from schemas.refusal import UNREADABLE
 from schemas.topics import Topic
 from streams.kafka.reader import KafkaReader, close_client, start_client
 from streams.kafka.settings import Settings
 from streams.kafka.several import Fetched, SeveralReader, by_leader, cluster_id
-from streams.view.digest import TOPICS, Digest
+from streams.view.changes import Changes
+from streams.view.digest import TOPICS, Digest, Field
 from streams.view.metrics import ViewMetrics
 from streams.view.progress import Advance, Progress, Reach
 from streams.view.slices import last_of_each_key, sliced
@@ -253,7 +255,7 @@ class Follower:
         advance = progress.advance(placed, piece.at_ms)
         positions = {place: str(offset) for place, offset in advance.positions.items()}
         told = {keys.positions: positions, keys.progress: advance.progress, keys.meta: advance.meta}
-        await self._store.apply(fence, digest.changes(found).commands(), told)
+        await self._store.apply(fence, _changes(digest, found).commands(), told)
         self._confirm(progress, advance)
         took_ms = (asyncio.get_running_loop().time() - began_s) * 1000
         self._metrics.applied(piece.records, _by_name(digest.unreadable), took_ms)
@@ -288,6 +290,18 @@ def _progress(bounds: dict[str, tuple[int, int]], standing: Standing) -> Progres
             newest_ms=standing.newest_ms.get(place, 0),
         )
     return Progress(reaches, state=standing.state, began_ms=standing.began_ms, at_ms=standing.at_ms)
+
+
+def _changes(digest: Digest, found: dict[Field, bytes | None]) -> Changes:
+    """Return what a piece changes.
+
+    Raises:
+        DamagedError: what was looked up is none of the records that we have put there.
+    """
+    try:
+        return digest.changes(found)
+    except UNREADABLE as error:
+        raise DamagedError(f"a key holds what we did not write ({error})") from error
 
 
 def _by_name(counts: "Counter[Topic]") -> dict[str, int]:

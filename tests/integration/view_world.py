@@ -31,7 +31,7 @@ from streams.view.metrics import ViewMetrics
 from streams.view.queries import Queries
 from streams.view.run import run_view
 from streams.view.store import redis_client
-from tests.integration.kafka_world import World, eventually
+from tests.integration.kafka_world import WITHIN_S, World, eventually
 from tests.integration.recorded_log import Log
 
 # What differs between two views that show the same: when they looked, and why they began anew.
@@ -80,7 +80,7 @@ class Shown:
     async def freshness(self) -> Freshness | None:
         return await self.queries.freshness()
 
-    async def until_all_is_shown(self) -> None:
+    async def until_all_is_shown(self, within_s: float = WITHIN_S) -> None:
         """Wait until the view is where the topics end now."""
         ends = await ends_of(self.world)
 
@@ -91,7 +91,7 @@ class Shown:
             at = {f"{each.topic}/{each.partition}": each.next_offset for each in found.partitions}
             return all(at.get(place, -1) >= end for place, end in ends.items())
 
-        await eventually(is_there)
+        await eventually(is_there, within_s)
 
     async def names(self) -> list[str]:
         """Return the names of all keys, without what they begin with."""
@@ -117,6 +117,12 @@ class Shown:
                 return await self.redis.lrange(key, 0, -1)
             case _:
                 return await self.redis.get(key)
+
+
+def differing(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return the names of keys that hold something else, or are there only once."""
+    names = sorted(expected.keys() | found.keys())
+    return [name for name in names if expected.get(name) != found.get(name)]
 
 
 @contextlib.asynccontextmanager
