@@ -1,4 +1,7 @@
-"""A short run of faults: each named place of a commit once, and of everything else a little."""
+"""A short run of faults: each named place of a commit once, and of everything else a little.
+
+All named places of an agent's batch: `integration/test_agents.py`.
+"""
 
 import logging
 from pathlib import Path
@@ -24,7 +27,8 @@ PLANS: dict[int, list[Step]] = {
     1: [
         *PAIRS[: len(PAIRS) // 2],
         ("zombie before_commit", "kill emitter unanswered"),
-        ("policy change",),
+        ("policy change", "kill view"),
+        ("kill agent_after_outputs", "redis kill"),
     ],
     2: [
         *PAIRS[len(PAIRS) // 2 :],
@@ -34,6 +38,8 @@ PLANS: dict[int, list[Step]] = {
     ],
     3: [
         ("kill", "kill emitter"),
+        ("kill agent", "redis positions back"),
+        ("redis keys deleted",),
         ("broker kill",),
         *((f"kill {point}",) for point in failpoints.OPERATOR_POINTS),
         ("broker restart", "spool full"),
@@ -69,6 +75,12 @@ async def test_nothing_is_lost_and_nothing_is_counted_twice(
     assert result.differences == []
     assert result.faults == result.attempted  # else this run has shown nothing
     assert result.events.distinct > 0
+    told, viewed = result.told, result.viewed
+    assert told is not None
+    assert viewed is not None
+    assert min(told.distinct[topic] for topic in ("alerts", "audit", "baselines", "reports")) > 0
+    assert viewed.keys > 0
+    assert (viewed.damaged > 0) == ("redis keys deleted" in result.faults)
     enforced = result.enforced
     assert enforced is not None
     assert enforced.arrived > 0
