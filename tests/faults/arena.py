@@ -179,6 +179,7 @@ async def arena(
     usages: int,
     session_ms: int = SESSION_MS,
     driver: Driver = "aiokafka",
+    with_onlookers: bool = True,
 ) -> AsyncIterator[Arena]:
     """Set everything up; at the end nothing of it is left but the files in `folder`."""
     logs = folder / "logs"
@@ -210,12 +211,15 @@ async def arena(
         )
         stack.push_async_callback(enforcers.close)
         await enforcers.start()
-        redis = await stack.enter_async_context(RedisServer(folder / "redis"))
         onlookers = Onlookers(
-            lambda: environ_of(broker.servers(ONLOOKERS), session_ms), redis, logs, group
+            lambda: environ_of(broker.servers(ONLOOKERS), session_ms),
+            RedisServer(folder / "redis"),
+            logs,
+            group,
         )
         stack.push_async_callback(onlookers.close)
-        await onlookers.start()
+        if with_onlookers:
+            await onlookers.start()
         yield Arena(
             broker=broker,
             ledgers=ledgers,

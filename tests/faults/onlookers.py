@@ -135,8 +135,14 @@ class Onlookers:
         self.view = Onlooker("nobody")
         self.damaged = False
 
+    @property
+    def are_there(self) -> bool:
+        """Whether they were started: a run of ledgers alone has none."""
+        return bool(self.agents)
+
     async def start(self) -> None:
         """Start all."""
+        await self.redis.start()
         for name in AGENTS:
             await self.start_agent(name)
         await self.start_view()
@@ -182,3 +188,4 @@ class Onlookers:
     async def close(self) -> None:
         """Leave none."""
         await asyncio.gather(*(each.kill() for each in self._all if each.alive))
+        await self.redis.stop()

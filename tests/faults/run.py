@@ -56,6 +56,7 @@ async def run(
     rate_per_s: float = RATE_PER_S,
     session_ms: int = SESSION_MS,
     driver: Driver = "aiokafka",
+    with_onlookers: bool = True,
 ) -> Result:
     """Run the plan, or what the seed draws for so many minutes.
 
@@ -67,6 +68,7 @@ async def run(
         rate_per_s: of records.
         session_ms: how long the group waits for a ledger that is gone.
         driver: of the ledgers.
+        with_onlookers: agents, a view and its Redis beside the ledgers.
     """
     assert (minutes is None) != (plan is None)
     ran_commit = commit()  # now: it may be another one at the end
@@ -79,7 +81,13 @@ async def run(
     # The longer it runs, the more a task does: what is alive and remembered stays the same.
     usages = 8 if minutes is None or minutes < 5 else 40
     async with arena(
-        folder, seed, families=60, usages=usages, session_ms=session_ms, driver=driver
+        folder,
+        seed,
+        families=60,
+        usages=usages,
+        session_ms=session_ms,
+        driver=driver,
+        with_onlookers=with_onlookers,
     ) as place:
         await set_policy(place.settings(CLIENTS), POLICIES[0])
         await place.keep(LEDGERS_MIN)
@@ -177,6 +185,8 @@ async def run(
 async def _onlookers(place: Arena) -> tuple[Told | None, Viewed | None, list[str]]:
     """Hold what agents and the view have made of it against what they make undisturbed."""
     settings, onlookers = place.settings(CALM), place.onlookers
+    if not onlookers.are_there:
+        return None, None, []
     told, viewed = None, None
     wrong: list[str] = []
     await asyncio.to_thread(place.emitter.close)  # it says how it is as long as it lives

@@ -23,12 +23,22 @@ PAIRS: list[Step] = [
     tuple(f"kill {point}" for point in PAIRED[first : first + 2])
     for first in range(0, len(PAIRED), 2)
 ]
+# With agents and a view beside the ledgers: they cost as much to start as all the rest.
+WITH_ONLOOKERS = 1
+OF_ONLOOKERS: list[Step] = [
+    ("kill agent_after_outputs", "redis kill"),
+    ("kill view",),
+    ("kill agent", "redis positions back"),
+    ("redis keys deleted",),
+]
 PLANS: dict[int, list[Step]] = {
-    1: [
-        *PAIRS[: len(PAIRS) // 2],
-        ("zombie before_commit", "kill emitter unanswered"),
-        ("policy change", "kill view"),
-        ("kill agent_after_outputs", "redis kill"),
+    WITH_ONLOOKERS: [
+        *(
+            pair + others
+            for pair, others in zip(PAIRS[: len(PAIRS) // 2], OF_ONLOOKERS, strict=False)
+        ),
+        ("zombie before_commit", "kill emitter unanswered", *OF_ONLOOKERS[-1]),
+        ("policy change",),
     ],
     2: [
         *PAIRS[len(PAIRS) // 2 :],
@@ -38,8 +48,6 @@ PLANS: dict[int, list[Step]] = {
     ],
     3: [
         ("kill", "kill emitter"),
-        ("kill agent", "redis positions back"),
-        ("redis keys deleted",),
         ("broker kill",),
         *((f"kill {point}",) for point in failpoints.OPERATOR_POINTS),
         ("broker restart", "spool full"),
@@ -71,16 +79,17 @@ async def test_nothing_is_lost_and_nothing_is_counted_twice(
         rate_per_s=RATE_PER_S,
         session_ms=SESSION_MS,
         driver=driver,
+        with_onlookers=seed == WITH_ONLOOKERS,
     )
     assert result.differences == []
     assert result.faults == result.attempted  # else this run has shown nothing
     assert result.events.distinct > 0
-    told, viewed = result.told, result.viewed
-    assert told is not None
-    assert viewed is not None
-    assert min(told.distinct[topic] for topic in ("alerts", "audit", "baselines", "reports")) > 0
-    assert viewed.keys > 0
-    assert (viewed.damaged > 0) == ("redis keys deleted" in result.faults)
+    if seed == WITH_ONLOOKERS:
+        told, viewed = result.told, result.viewed
+        assert told is not None
+        assert min(told.distinct.values()) > 0
+        assert viewed is not None
+        assert viewed.damaged > 0
     enforced = result.enforced
     assert enforced is not None
     assert enforced.arrived > 0

@@ -1,5 +1,6 @@
 """What agents have written is held against what they would have written: damage to it is found."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,10 +17,10 @@ from tests.faults.undisturbed import Logs, Read, read_logs
 from tests.integration.kafka_world import make_world
 from tests.integration.shell import environ, start
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
 
 RECORDS = 1_500
-WITHIN_S = 150.0
+WITHIN_S = 250.0  # beside other work on the machine
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ async def settings(bootstrap_servers: str, topic_prefix: str) -> AsyncIterator[S
     world = await make_world(bootstrap_servers, topic_prefix, 4)
     load = Load(5, families=20, usages=4)
     feed = Feed(world.settings, lambda _partition, _offset, _append_ms: None)
-    agents = await start("agents", env=environ(world.settings), stdout=-3)
+    own = environ(world.settings)
+    agents = await start("agents", env=own, stdout=asyncio.subprocess.DEVNULL)
     try:
         async with world.ledger():
             await feed.deliver(load.take(RECORDS))

@@ -36,6 +36,7 @@ from tests.integration.recorded_log import Log
 
 # What differs between two views that show the same: when they looked, and why they began anew.
 OWN = {"meta", "progress"}
+ASKED_AT_ONCE = 500
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 TASK_NAME = re.compile(rb'(^|")([ABC]-(?:PARENT|CHILD|GROWN|OPEN)-)')
@@ -101,22 +102,34 @@ class Shown:
 
     async def dump(self) -> dict[str, Any]:
         """Return what all keys hold."""
-        return {name: await self._content(name) for name in await self.names() if name not in OWN}
+        names = [name for name in await self.names() if name not in OWN]
+        found: dict[str, Any] = {}
+        for first in range(0, len(names), ASKED_AT_ONCE):
+            some = names[first : first + ASKED_AT_ONCE]
+            ask = self.redis.pipeline(transaction=False)
+            for name in some:
+                ask.type(f"{self.keys.root}{name}")
+            kinds = [kind.decode() for kind in await ask.execute()]
+            for name, kind in zip(some, kinds, strict=True):
+                _ask_content(ask, f"{self.keys.root}{name}", kind)
+            contents = await ask.execute()
+            for name, kind, content in zip(some, kinds, contents, strict=True):
+                found[name] = sorted(content) if kind == "set" else content
+        return found
 
-    async def _content(self, name: str) -> Any:  # noqa: ANN401 - of any type that Redis has
-        key = f"{self.keys.root}{name}"
-        kind = (await self.redis.type(key)).decode()
-        match kind:
-            case "hash":
-                return dict(sorted((await self.redis.hgetall(key)).items()))
-            case "zset":
-                return await self.redis.zrange(key, 0, -1, withscores=True)
-            case "set":
-                return sorted(await self.redis.smembers(key))
-            case "list":
-                return await self.redis.lrange(key, 0, -1)
-            case _:
-                return await self.redis.get(key)
+
+def _ask_content(ask: Any, key: str, kind: str) -> None:  # noqa: ANN401 - redis has no types
+    match kind:
+        case "hash":
+            ask.hgetall(key)
+        case "zset":
+            ask.zrange(key, 0, -1, withscores=True)
+        case "set":
+            ask.smembers(key)
+        case "list":
+            ask.lrange(key, 0, -1)
+        case _:
+            ask.get(key)
 
 
 def differing(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
