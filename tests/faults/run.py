@@ -24,6 +24,7 @@ log = logging.getLogger("faults")
 
 RATE_PER_S = 1_450  # 5 million in an hour
 EMITTED_PER_S = 20
+BEGIN_WITHIN_S = 180.0
 QUIET_WITHIN_S = 180.0
 TOLD_WITHIN_S = 900.0  # agents may be far behind ledgers on a machine that has other work
 # Sometimes the next fault comes before the last one is over.
@@ -95,7 +96,7 @@ async def run(
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(place.feed.run(place.load, rate_per_s, fed))
             emitting = group.create_task(_emit(place, fed))
-            if not await place.until(lambda: place.watch.has_passed([1] * 4), 60):
+            if not await place.until(lambda: place.watch.has_passed([1] * 4), BEGIN_WITHIN_S):
                 wrong.append(f"the ledgers do not begin: {place.ledgers.alive}")
             started_s = clock()
             place.watch.longest_ms()
