@@ -19,7 +19,7 @@ from streams.agents import alerts, baselines, governance, reports
 from streams.agents.folding import fold_batch
 from streams.agents.stages import Outbound, Stage, encode
 from streams.insight.gathering import Tick
-from streams.insight.writing import PENDING
+from streams.insight.writing import PENDING, Pending
 from streams.kafka.reader import start_client
 from streams.kafka.settings import Settings
 from streams.verify.reading import OutputReader
@@ -28,6 +28,8 @@ AT_ONCE = 500
 # Of what is due, before time passes for it: less than may wait.
 DUE_AT_ONCE = 1_000
 TICK_MS = 1_000
+
+_PENDING = msgspec.json.Decoder(Pending)
 
 
 class Read(NamedTuple):
@@ -173,7 +175,7 @@ def fold_reports(logs: Logs) -> list[Outbound]:
 
 def _waits(writing: Folding) -> bool:
     pending = writing.entries[0].get(PENDING.encode())
-    return pending is not None and bool(msgspec.json.decode(pending)["since"])
+    return pending is not None and bool(_PENDING.decode(pending).since_ms)
 
 
 def decoded(value: bytes | None) -> Any:  # noqa: ANN401 - any JSON
