@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ log = logging.getLogger("stoploss.view")
 # this to answer is asked again at once.
 PACE_S = 0.02
 FEW_RECORDS = 1_000
+CANCEL_AGAIN_AFTER_S = 1.0
 
 
 class Answer(Struct, frozen=True):
@@ -61,6 +62,18 @@ class Piece(Struct, frozen=True):
     fetched: list[Fetched]
     at_ms: int | None
     records: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+async def end_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    `asyncio.wait_for` of Python 3.11, which aiokafka waits with, forgets that it was cancelled where the
+    answer comes at the same moment: the task would go on, and whoever waits for its end wait for ever.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
 
 
 class Follower:
@@ -187,8 +200,7 @@ class Follower:
             except StoplossError as error:
                 failed = error  # as it is: the group would wrap it
             finally:
-                for task in tasks:
-                    task.cancel()
+                await end_all(tasks)
         if failed is not None:
             raise failed
 
