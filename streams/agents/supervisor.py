@@ -25,7 +25,7 @@ from streams.agents.restarts import RestartsLog
 from streams.agents.stages import Agent
 from streams.agents.topics import source_partitions, wait_for_topics
 from streams.agents.waiting import waiting
-from streams.agents.watchdog import STALL_S, Signs, Watchdog
+from streams.agents.watchdog import STALL_S, Signs, Watchdog, next_stall_s
 from streams.kafka.processes import Backoff, end, ended, pause
 from streams.kafka.settings import Settings
 
@@ -103,11 +103,12 @@ class _Keeper:
         restarts = RestartsLog(settings, name)
         await restarts.begin()
         backoff = Backoff()
+        stall_s = usual_s = self._patience.stall_s
         while not stop.is_set():
             started_s = clock()
             process, seen = self._spawn()
             try:
-                why = await self._watched(process, seen, stop)
+                why = await self._watched(process, seen, stop, stall_s)
             finally:
                 self._seen.running = False
                 patience_s = settings.stop_deadline_ms / 1000 + KILL_AFTER_S
@@ -115,7 +116,9 @@ class _Keeper:
                 await end(process, patience_s if stop.is_set() else KILL_AFTER_S)
             if stop.is_set():
                 return
-            pause_s = backoff.after(clock() - started_s)
+            ran_s = clock() - started_s
+            pause_s = backoff.after(ran_s)
+            stall_s = next_stall_s(stall_s, ran_s, usual_s) if why else usual_s
             self._metrics.restarted(name, "stalled" if why else "ended")
             why = why or f"ended with {process.exitcode}"
             log.error("agents: %s: worker %s; again in %g s", name, why, pause_s)
@@ -141,13 +144,13 @@ class _Keeper:
         return process, seen
 
     async def _watched(
-        self, process: SpawnProcess, seen: figures.Figures, stop: asyncio.Event
+        self, process: SpawnProcess, seen: figures.Figures, stop: asyncio.Event, stall_s: float
     ) -> str | None:
         """Wait until the worker has ended, or has to be; return why, where it stopped moving."""
         self._why = None
         stalled = asyncio.Event()
         loop = asyncio.get_running_loop()
-        watching = loop.create_task(self._watch(seen, stalled))
+        watching = loop.create_task(self._watch(seen, stalled, stall_s))
         try:
             await ended(process, stop, stalled)
         finally:
@@ -156,10 +159,10 @@ class _Keeper:
                 await watching
         return self._why if stalled.is_set() else None
 
-    async def _watch(self, seen: figures.Figures, stalled: asyncio.Event) -> None:
+    async def _watch(self, seen: figures.Figures, stalled: asyncio.Event, stall_s: float) -> None:
         """Look at the worker again and again; ends when it stands still."""
         clock = asyncio.get_running_loop().time
-        watchdog = Watchdog(clock(), self._patience.stall_s)
+        watchdog = Watchdog(clock(), stall_s)
         while self._why is None:
             try:
                 async with opened(self._settings) as standings:

@@ -11,6 +11,23 @@ from dataclasses import dataclass
 Place = tuple[str, int]  # topic without the prefix, partition
 
 STALL_S = 30.0
+STALL_MAX_S = 240.0
+
+
+def next_stall_s(stall_s: float, ran_s: float, usual_s: float = STALL_S) -> float:
+    """Return how long the successor of a worker that was replaced may stand still.
+
+    Twice as long, where that one never got going: on a machine that has too much else to do it may
+    take longer than usual to begin, and the next one would be killed at the same place, for ever.
+
+    Args:
+        stall_s: how long the one that was replaced was allowed to.
+        ran_s: how long it lived.
+        usual_s: where there is no reason to wait longer.
+    """
+    if ran_s >= 2 * stall_s:
+        return usual_s
+    return min(2 * stall_s, max(STALL_MAX_S, usual_s))
 
 
 @dataclass(frozen=True)

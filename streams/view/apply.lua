@@ -1,18 +1,39 @@
 -- Does everything that one read of the topics changes, or nothing.
 --
--- KEYS: meta
+-- KEYS: meta, positions, progress
 -- ARGV: 1. the fence that the writer has seen in meta, "" where none
 --       2. the turn that it has seen there, "" where any will do
 --       3. msgpack: the sizes of each command's arguments
 --       4. the arguments of all commands, one after the other
 --
 -- Returns the turn afterwards. A writer that is behind another one ("moved"), that a rebuild has
--- fenced off ("fenced"), or whose Redis has gone back to what it was earlier, changes nothing.
+-- fenced off ("fenced"), or whose Redis has gone back to what it was earlier, changes nothing. Nor does
+-- one who follows where the positions are not those that were written last ("positions"): set back, they
+-- would have records counted twice. `read` in meta is their sum, and how many are told of in progress.
 if (redis.call('HGET', KEYS[1], 'fence') or '') ~= ARGV[1] then
   return 'fenced'
 end
 if ARGV[2] ~= '' and (redis.call('HGET', KEYS[1], 'turn') or '') ~= ARGV[2] then
   return 'moved'
+end
+
+-- In what state the positions are. Of another type they are in none: what deletes them must not fail.
+local function read()
+  local offsets, told = redis.pcall('HVALS', KEYS[2]), redis.pcall('HLEN', KEYS[3])
+  if offsets.err or type(told) == 'table' then
+    return 'damaged'
+  end
+  local sum = 0
+  for _, offset in ipairs(offsets) do
+    sum = sum + (tonumber(offset) or -1)
+  end
+  return string.format('%.0f/%d', sum, told)
+end
+
+local known = redis.call('HGET', KEYS[1], 'read')
+-- Keys of an earlier version have no sum yet.
+if ARGV[2] ~= '' and known and known ~= read() then
+  return 'positions'
 end
 
 local own = {}
@@ -54,4 +75,5 @@ for _, sizes in ipairs(cmsgpack.unpack(ARGV[3])) do
   local doer = own[command[1]] or redis.call
   doer(unpack(command))
 end
+redis.call('HSET', KEYS[1], 'read', read())
 return redis.call('HINCRBY', KEYS[1], 'turn', 1)

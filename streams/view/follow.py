@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -21,11 +21,13 @@ from aiokafka.structs import TopicPartition
 from msgspec import Struct
 
 from schemas.errors import StoplossError, UnavailableError
+from schemas.refusal import UNREADABLE
 from schemas.topics import Topic
 from streams.kafka.reader import KafkaReader, close_client, start_client
 from streams.kafka.settings import Settings
 from streams.kafka.several import Fetched, SeveralReader, by_leader, cluster_id
-from streams.view.digest import TOPICS, Digest
+from streams.view.changes import Changes
+from streams.view.digest import TOPICS, Digest, Field
 from streams.view.metrics import ViewMetrics
 from streams.view.progress import Advance, Progress, Reach
 from streams.view.slices import last_of_each_key, sliced
@@ -38,6 +40,7 @@ log = logging.getLogger("stoploss.view")
 # this to answer is asked again at once.
 PACE_S = 0.02
 FEW_RECORDS = 1_000
+CANCEL_AGAIN_AFTER_S = 1.0
 
 
 class Answer(Struct, frozen=True):
@@ -59,6 +62,18 @@ class Piece(Struct, frozen=True):
     fetched: list[Fetched]
     at_ms: int | None
     records: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+async def end_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    `asyncio.wait_for` of Python 3.11, which aiokafka waits with, forgets that it was cancelled where the
+    answer comes at the same moment: the task would go on, and whoever waits for its end wait for ever.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_AFTER_S)
 
 
 class Follower:
@@ -185,8 +200,7 @@ class Follower:
             except StoplossError as error:
                 failed = error  # as it is: the group would wrap it
             finally:
-                for task in tasks:
-                    task.cancel()
+                await end_all(tasks)
         if failed is not None:
             raise failed
 
@@ -253,7 +267,7 @@ class Follower:
         advance = progress.advance(placed, piece.at_ms)
         positions = {place: str(offset) for place, offset in advance.positions.items()}
         told = {keys.positions: positions, keys.progress: advance.progress, keys.meta: advance.meta}
-        await self._store.apply(fence, digest.changes(found).commands(), told)
+        await self._store.apply(fence, _changes(digest, found).commands(), told)
         self._confirm(progress, advance)
         took_ms = (asyncio.get_running_loop().time() - began_s) * 1000
         self._metrics.applied(piece.records, _by_name(digest.unreadable), took_ms)
@@ -288,6 +302,18 @@ def _progress(bounds: dict[str, tuple[int, int]], standing: Standing) -> Progres
             newest_ms=standing.newest_ms.get(place, 0),
         )
     return Progress(reaches, state=standing.state, began_ms=standing.began_ms, at_ms=standing.at_ms)
+
+
+def _changes(digest: Digest, found: dict[Field, bytes | None]) -> Changes:
+    """Return what a piece changes.
+
+    Raises:
+        DamagedError: what was looked up is none of the records that we have put there.
+    """
+    try:
+        return digest.changes(found)
+    except UNREADABLE as error:
+        raise DamagedError(f"a key holds what we did not write ({error})") from error
 
 
 def _by_name(counts: "Counter[Topic]") -> dict[str, int]:

@@ -43,6 +43,17 @@ class Verdict(Struct, frozen=True):
     why: str = ""
 
 
+NUMBERS = ("at_ms", "began_ms", "rebuilt_ms", "turn")
+
+
+def is_readable(meta: Mapping[str, str]) -> bool:
+    """Whether a view can have written these fields of the key; also where there are none."""
+    fence = meta.get("fence", "0").removeprefix(CLEARING_PREFIX)
+    numbers = [fence, *(meta.get(name, "0") for name in NUMBERS)]
+    is_known = meta.get("state", State.FOLLOWING) in list(State)
+    return is_known and all(each.isascii() and each.isdecimal() for each in numbers)
+
+
 def judge(meta: Mapping[str, str], cluster: str, now_ms: int, wanted: str | None) -> Verdict:
     """Say what to do about what `meta` tells.
 

@@ -105,7 +105,7 @@ class Queries:
         """Return how old the view is; None where Redis has none of these topics.
 
         Raises:
-            RedisUnavailableError: Redis is away, or its keys are of another layout.
+            RedisUnavailableError: Redis is away, or its keys are of another layout, or damaged.
         """
         keys = self._keys
         async with self._asking() as ask:
@@ -119,6 +119,20 @@ class Queries:
             raise RedisUnavailableError(
                 f"Redis at {shown(self._url)}: keys of layout {meta.get('layout')}; ours is {LAYOUT}"
             )
+        try:
+            return self._freshness(meta, positions, progress, unreadable)
+        except (ValueError, KeyError) as error:
+            raise RedisUnavailableError(
+                f"Redis at {shown(self._url)}: what it says of the view cannot be read ({error!r})"
+            ) from error
+
+    def _freshness(
+        self,
+        meta: Mapping[str, str],
+        positions: Mapping[str, str],
+        progress: Mapping[str, str],
+        unreadable: Mapping[str, str],
+    ) -> Freshness:
         lags = [_lag(place, int(at), progress[place]) for place, at in sorted(positions.items())]
         state, shown_ms = State(meta["state"]), None
         if state is State.FOLLOWING:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from schemas.errors import UnavailableError
 from streams.kafka.loop import loop_factory
 from streams.kafka.settings import Settings
-from streams.view.follow import Follower
+from streams.view.follow import Follower, end_all
 from streams.view.keys import Keys
 from streams.view.metrics import ViewMetrics, start_metrics, unseen
 from streams.view.store import DamagedError, OvertakenError, RedisUnavailableError, Store, shown
@@ -56,7 +56,7 @@ async def run_view(
                 _follow(settings, store, metrics, Outage(told), rebuild=rebuild)
             )
             await stop.wait()
-            following.cancel()
+            await end_all([following])
     finally:
         await store.close()
 

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from schemas.errors import InvalidFieldError, Remedy, StoplossError, UnavailableError
 from streams.view.changes import Command
 from streams.view.keys import Keys
-from streams.view.meta import CLEARING_PREFIX, State, Step, begun, judge
+from streams.view.meta import CLEARING_PREFIX, State, Step, begun, is_readable, judge
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 20.0
@@ -33,6 +33,8 @@ ANY_TURN = ""
 SILENT_S = 3.0
 LOOK_EVERY_S = 0.5
 WITHIN_SCRIPT = re.compile(r"^.*@user_script: ?\d+: -?| script: \w+, on @user_script:\d+\.?")
+# What Redis answers where a key has another type, or text in the place of a number.
+DAMAGED = ("WRONGTYPE", "value is not an integer", "value is not a valid float")
 _APPLY = files("streams.view").joinpath("apply.lua").read_text("utf-8")
 
 
@@ -104,6 +106,23 @@ def answering(url: str) -> Iterator[None]:
         raise RedisUnavailableError(f"Redis at {shown(url)}: {why}") from error
 
 
+@contextlib.contextmanager
+def damaged() -> Iterator[None]:
+    """Have what only somebody else can have written raise what a rebuild mends.
+
+    Raises:
+        DamagedError: a key has another type than ours, or no number where we keep one.
+    """
+    try:
+        yield
+    except ResponseError as error:
+        if not any(said in str(error) for said in DAMAGED):
+            raise
+        raise DamagedError("a key has another type than we gave it") from error
+    except (ValueError, KeyError) as error:
+        raise DamagedError(f"a key holds what we did not write ({error})") from error
+
+
 class Store:
     """One system's keys in one Redis."""
 
@@ -111,6 +130,7 @@ class Store:
         self._url, self.keys = url, keys
         self._redis = redis_client(url)
         self._apply = self._redis.register_script(_APPLY)
+        self._watched = (keys.meta, keys.positions, keys.progress)
         self._turn = ""  # of the last time that we wrote; only who knows it may write
 
     def __repr__(self) -> str:
@@ -130,10 +150,11 @@ class Store:
 
         Raises:
             OvertakenError: another view did the same at the same time.
+            DamagedError: what it says of where it is cannot be read.
             RedisUnavailableError: Redis is away, or a view of another cluster is at work there.
         """
-        with answering(self._url):
-            meta = _texts(await self._redis.hgetall(self.keys.meta))
+        with answering(self._url), damaged():
+            meta = await self._meta()
             verdict = judge(meta, cluster, now_ms, wanted)
             if verdict.step is Step.LEAVE:
                 raise RedisUnavailableError(
@@ -151,6 +172,16 @@ class Store:
             standing = await self._standing(fence, verdict.why or None)
             self._turn = standing.turn
             return standing
+
+    async def _meta(self) -> dict[str, str]:
+        """Return the fields of `meta`; where nobody can read them, it goes, and there are none."""
+        meta: dict[str, str] | None = None
+        with contextlib.suppress(DamagedError), damaged():
+            meta = _texts(await self._redis.hgetall(self.keys.meta))
+        if meta is not None and is_readable(meta):
+            return meta
+        await self._redis.unlink(self.keys.meta)
+        return {}
 
     async def _standing(self, fence: str, why: str | None) -> Standing:
         meta = _texts(await self._redis.hgetall(self.keys.meta))
@@ -193,11 +224,12 @@ class Store:
         """Return fields of hashes.
 
         Raises:
+            DamagedError: a key is none.
             RedisUnavailableError: Redis is away.
         """
         if not wanted:
             return []
-        with answering(self._url):
+        with answering(self._url), damaged():
             pipe = self._redis.pipeline(transaction=False)
             for key, field in wanted:
                 pipe.hget(key, field)
@@ -245,12 +277,10 @@ class Store:
             msgspec.msgpack.encode([[len(each) for each in command] for command in commands]),
             b"".join(each for command in commands for each in command),
         ]
-        try:
-            answer = await self._apply(keys=[self.keys.meta], args=arguments)
-        except ResponseError as error:
-            if "WRONGTYPE" in str(error):
-                raise DamagedError("a key has another type than we gave it") from error
-            raise
+        with damaged():
+            answer = await self._apply(keys=list(self._watched), args=arguments)
+        if answer == b"positions":
+            raise DamagedError("the positions are not those that the view has written")
         if isinstance(answer, bytes):
             raise OvertakenError(f"Redis is not where we left it ({answer.decode()})")
         return str(answer)

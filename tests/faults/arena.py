@@ -15,11 +15,13 @@ from streams.client.emitter import Emitter
 from streams.kafka.reader import KafkaReader, start_client
 from streams.kafka.settings import Driver, Settings, load_settings
 from streams.kafka.topics import create_or_check_topics
+from streams.local.redis import RedisServer
 from tests.faults.broker import ProxiedBroker, proxied_broker
 from tests.faults.enforcers import Enforcers
 from tests.faults.feed import Feed
 from tests.faults.ledgers import Ledger, Ledgers
 from tests.faults.load import Load
+from tests.faults.onlookers import Onlookers
 from tests.faults.watch import Watch
 from tests.integration.shell import environ
 
@@ -30,7 +32,7 @@ log = logging.getLogger("faults")
 SESSION_MS = 6_000
 # Ledgers go through either of the first two, so that some can be cut off and others not.
 LEFT, RIGHT, CLIENTS, EMITTER, CALM = "left", "right", "clients", "emitter", "calm"
-ENFORCERS = "enforcers"
+ENFORCERS, ONLOOKERS = "enforcers", "onlookers"
 SIDES = (LEFT, RIGHT)
 # Tasks are forgotten within the run: it must be longer than any outage, or what comes again after
 # one would open its task anew.
@@ -82,6 +84,7 @@ class Arena:
     watch: Watch
     emitter: Emitter
     enforcers: Enforcers
+    onlookers: Onlookers
     random: random.Random
     folder: Path
     session_ms: int
@@ -176,12 +179,13 @@ async def arena(
     usages: int,
     session_ms: int = SESSION_MS,
     driver: Driver = "aiokafka",
+    with_onlookers: bool = True,
 ) -> AsyncIterator[Arena]:
     """Set everything up; at the end nothing of it is left but the files in `folder`."""
     logs = folder / "logs"
     logs.mkdir(parents=True)
     async with contextlib.AsyncExitStack() as stack:
-        proxies = (*SIDES, CLIENTS, EMITTER, ENFORCERS, CALM)
+        proxies = (*SIDES, CLIENTS, EMITTER, ENFORCERS, ONLOOKERS, CALM)
         broker = await stack.enter_async_context(proxied_broker(folder / "kafka", *proxies))
         await create_or_check_topics(settings_of(broker, CALM, session_ms))
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -207,6 +211,15 @@ async def arena(
         )
         stack.push_async_callback(enforcers.close)
         await enforcers.start()
+        onlookers = Onlookers(
+            lambda: environ_of(broker.servers(ONLOOKERS), session_ms),
+            RedisServer(folder / "redis"),
+            logs,
+            group,
+        )
+        stack.push_async_callback(onlookers.close)
+        if with_onlookers:
+            await onlookers.start()
         yield Arena(
             broker=broker,
             ledgers=ledgers,
@@ -215,6 +228,7 @@ async def arena(
             watch=watch,
             emitter=emitter,
             enforcers=enforcers,
+            onlookers=onlookers,
             random=random.Random(f"{seed}-faults"),
             folder=folder,
             session_ms=session_ms,

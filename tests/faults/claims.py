@@ -12,6 +12,11 @@ DRAINING = "test_a_process_killed_while_its_spool_drains_loses_nothing_and_reord
 REPEATED = "test_a_producer_that_hears_no_answer_repeats_itself_and_it_stands_there_once"
 RECOVER = "integration/test_recover.py"
 
+AGENTS = "integration/test_agents.py"
+AGENT_KILLED = "integration/test_agents_alerts.py"
+REPORTS = "integration/test_agents_reports.py"
+VIEW = "integration/test_view_faults.py"
+
 CLAIMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a ledger is killed at any moment, and at each named place of a commit", (RUN, SIMULATION)),
     ("a failpoint is armed by the environment alone", ("unit/kafka/test_failpoints.py",)),
@@ -83,10 +88,50 @@ CLAIMS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("faults/test_group_offsets.py",),
     ),
     (
+        "agents are killed, at any moment and at each named place of a batch",
+        (
+            RUN,
+            f"{AGENTS}::test_a_crash_anywhere_is_not_seen_in_what_comes_out",
+            f"{AGENT_KILLED}::test_who_is_killed_again_and_again_says_what_one_says_who_is_not",
+            f"{REPORTS}::test_reports_of_agents_that_were_killed_are_those_of_a_calm_run",
+        ),
+    ),
+    (
+        "the view is killed",
+        (
+            RUN,
+            f"{VIEW}::test_a_view_that_is_killed_again_and_again_shows_what_one_shows_that_was_not",
+        ),
+    ),
+    (
+        "Redis is killed, comes back older, is full, or is emptied",
+        (
+            RUN,
+            f"{VIEW}::test_a_redis_that_goes_away_and_comes_back_misses_nothing",
+            f"{VIEW}::test_a_redis_that_comes_back_older_is_brought_up_from_there",
+            f"{VIEW}::test_a_redis_that_is_full_is_waited_for",
+            f"{VIEW}::test_a_redis_that_was_emptied_is_filled_again_by_itself",
+        ),
+    ),
+    (
+        "somebody sets back, deletes or overwrites how far the view is",
+        (f"{VIEW}::test_what_says_how_far_the_view_is_is_not_changed_unnoticed",),
+    ),
+    (
+        "somebody deletes or overwrites other keys of the view",
+        (
+            RUN,
+            f"{VIEW}::test_keys_that_somebody_else_has_written_to_are_built_anew",
+            f"{VIEW}::test_an_execution_whose_earlier_word_was_overwritten_is_read_anew",
+            f"{VIEW}::test_a_value_that_was_changed_is_not_found_out_and_a_rebuild_mends_it",
+        ),
+    ),
+    (
         "the judges see it when something is wrong",
         (
             "simulation/test_histories.py::test_a_broken_promise_is_found_out",
             "faults/test_check.py",
+            "faults/test_told.py",
             "integration/test_verify.py::test_damage_is_found_and_named",
             "integration/test_verify_independent.py::test_damage_is_found_and_named",
         ),

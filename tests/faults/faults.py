@@ -10,13 +10,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from streams.kafka import failpoints
+from tests.faults import damage
 from tests.faults.arena import (
     CLIENTS,
     EMITTER,
     ENFORCERS,
     LEFT,
+    ONLOOKERS,
     POLICIES,
     RIGHT,
+    SIDES,
     SPOOL_BYTES_MAX,
     Arena,
 )
@@ -180,10 +183,10 @@ async def restart_broker(arena: Arena) -> bool:
 
 
 async def cut(arena: Arena, sessions: tuple[float, float]) -> bool:
-    """Cut, or stall, the connections of some ledgers, or of those who send."""
-    side = arena.random.choice((LEFT, RIGHT, CLIENTS))
+    """Cut, or stall, the connections of some ledgers, of those who send, or of agents and the view."""
+    side = arena.random.choice((LEFT, RIGHT, CLIENTS, ONLOOKERS))
     fault = arena.random.choice(tuple(Fault))
-    if side != CLIENTS and not any(ledger.proxy == side for ledger in arena.ledgers.alive):
+    if side in SIDES and not any(ledger.proxy == side for ledger in arena.ledgers.alive):
         await arena.ledgers.start(side)
     proxy = arena.broker.proxies[side]
     await arena.until(lambda: proxy.connections > 0, TAKEN_OVER_WITHIN_S)
@@ -262,6 +265,13 @@ def _at(point: str) -> Callable[[Arena], Awaitable[bool]]:
     return inject
 
 
+def _agent_at(point: str) -> Callable[[Arena], Awaitable[bool]]:
+    async def inject(arena: Arena) -> bool:
+        return await damage.kill_agent_at(arena, point)
+
+    return inject
+
+
 def _zombie_at(point: str) -> Callable[[Arena], Awaitable[bool]]:
     async def inject(arena: Arena) -> bool:
         return await zombie_at(arena, point)
@@ -302,6 +312,17 @@ KINDS: dict[str, FaultKind] = {
         FaultKind("spool full", fill_spool),
         FaultKind("mode change", change_mode),
         FaultKind("policy change", change_policy),
+        FaultKind("kill agent", damage.kill_agent),
+        FaultKind("kill agents", damage.kill_agents),
+        *(FaultKind(f"kill {point}", _agent_at(point)) for point in failpoints.AGENT_POINTS),
+        FaultKind("kill view", damage.kill_view),
+        FaultKind("redis kill", damage.kill_redis),
+        FaultKind("redis flush", damage.flush_redis),
+        FaultKind("redis positions back", damage.set_positions_back),
+        FaultKind("redis turn back", damage.set_turn_back),
+        FaultKind("redis meta overwritten", damage.damage_meta),
+        FaultKind("redis keys deleted", damage.delete_keys),
+        FaultKind("redis keys overwritten", damage.overwrite_keys),
     )
 }
 # What a plan is drawn from, again and again.
@@ -321,4 +342,14 @@ DECK = (
     "spool full",
     "mode change",
     "policy change",
+    *["kill agent"] * 5,
+    "kill agents",
+    *["kill view"] * 4,
+    *["redis kill"] * 2,
+    "redis flush",
+    "redis positions back",
+    "redis turn back",
+    "redis meta overwritten",
+    "redis keys deleted",
+    "redis keys overwritten",
 )

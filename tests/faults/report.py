@@ -38,7 +38,29 @@ Where enforcers are killed, each speaks through the client with a spool, and the
 is left of it: what was on disk has to arrive, what arrived to be counted once, however often it stands
 there, and what was lost with a memory is the end of what that one said.
 
-Not part of these runs yet, since the parts do not exist yet: Redis, and the agents.
+Agents and the view run beside the ledgers, and are killed at any moment, agents at named places of a
+batch as well; the Redis of the view is killed, emptied and written into. What a fault of those has to
+be found out by the view counts as happened only where the view said that it had found out. At the end
+`tests/faults/told.py` holds what agents have written against what their stages make of the same topics
+in one go, with no faust and no restart, and `tests/faults/shown.py` every key of the view against one
+that reads the topics into an empty Redis. Which keys somebody has deleted or overwritten there nothing
+can find out ([redis.md](redis.md#what-is-found-out)): where that was done, `stoploss view --rebuild` is
+run before the view is judged. The run of an earlier commit had neither.
+"""
+
+TOLD = """\
+Of each topic how many ids stand there; and how many records more, each of which says once more what
+was said under its id. Every audit entry and every baseline is the same, byte for byte but for the order
+of JSON, as undisturbed; so are the edges of every alert in their order, and the last report of every
+task. Left out is what depends on which topic was read first, also where nothing happens: which record
+an edge names as its cause, what similar tasks had used when a report was written and the sentences that
+say so, the number of a report's revision, and when an alert about a source of `health` began.
+"""
+
+VIEWED = """\
+So many keys hold what those of a view made anew hold; all but `meta` and `progress`, which say when the
+view looked. Damaged: so many held something else, because of what nothing finds out, until the rebuild
+on command.
 """
 
 WAITED = """\
@@ -93,6 +115,8 @@ def render(runs: Mapping[str, Result], bad_input: Sequence[Run] = ()) -> str:
         "\n## Faults that happened, in all runs\n",
         _faults(runs.values()),
         *_enforced(runs),
+        *_told(runs),
+        *_viewed(runs),
         "\n## How long a decision was late\n",
         WAITED,
         _gaps(runs),
@@ -142,7 +166,7 @@ def _faults(runs: Iterable[Result]) -> str:
         [name, happened[name], attempted[name]] for name in sorted(attempted)
     ]
     kills = sum(count for name, count in happened.items() if name.startswith("kill"))
-    rows.append(["**all kills of ledgers, operators and emitters**", kills, ""])
+    rows.append(["**all kills of processes of ours**", kills, ""])
     rows.append(["told by Kafka that another owns the partition", fenced, ""])
     return _table(["fault", "happened", "attempted"], rows)
 
@@ -157,6 +181,31 @@ def _enforced(runs: Mapping[str, Result]) -> Sequence[str]:
         return []
     heads = ["run", "said", "arrived and counted once", "found on the disk of a dead one"]
     return ["\n## Enforcers that were killed\n", _table([*heads, "arrived again"], rows)]
+
+
+def _told(runs: Mapping[str, Result]) -> Sequence[str]:
+    rows = [
+        [name, topic, _number(distinct), _number(told.repeated[topic])]
+        for name, run in runs.items()
+        if (told := run.told) is not None
+        for topic, distinct in told.distinct.items()
+    ]
+    if not rows:
+        return []
+    table = _table(["run", "topic", "ids", "records that came again"], rows)
+    return ["\n## What agents wrote that were killed\n", TOLD, table]
+
+
+def _viewed(runs: Mapping[str, Result]) -> Sequence[str]:
+    rows = [
+        [name, *map(_number, (one.keys, one.rebuilds, one.damaged))]
+        for name, run in runs.items()
+        if (one := run.viewed) is not None
+    ]
+    if not rows:
+        return []
+    table = _table(["run", "keys", "rebuilds", "damaged before the last"], rows)
+    return ["\n## What the view shows in the end\n", VIEWED, table]
 
 
 def _bad_input(runs: Sequence[Run]) -> Sequence[str]:
@@ -191,8 +240,8 @@ def _seconds(gaps: Gaps) -> list[str]:
 
 
 def _points() -> str:
-    return "\n".join(f"- `{point}`" for point in failpoints.COMMIT_POINTS) + (
-        "\n\nEach is a place in the commit sequence; what it means stands in "
+    return "\n".join(f"- `{point}`" for point in failpoints.POINTS) + (
+        "\n\nEach is a place in the commit of a ledger or an operator, or in a batch of an agent; what it means stands in "
         "[failpoints.py](../streams/kafka/failpoints.py).\n"
     )
 

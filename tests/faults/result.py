@@ -45,6 +45,28 @@ class Enforced(Struct, frozen=True):
     on_disk: int
 
 
+class Told(Struct, frozen=True):
+    """What agents have written that were killed again and again, by topic.
+
+    `distinct` ids stand there, and so many records more, `repeated`, say once more what was said.
+    """
+
+    distinct: dict[str, int]
+    repeated: dict[str, int]
+
+
+class Viewed(Struct, frozen=True):
+    """What the view shows in the end: so many keys hold what one made anew holds.
+
+    `rebuilds` is how often it began anew, by itself or by command. `damaged` keys held something else
+    before the last one: somebody had written there what nothing finds out.
+    """
+
+    keys: int
+    rebuilds: int
+    damaged: int
+
+
 class Result(Struct, frozen=True, kw_only=True):
     """One run; `faults` are those that were seen to have happened, `attempted` all."""
 
@@ -59,6 +81,8 @@ class Result(Struct, frozen=True, kw_only=True):
     zombies_fenced: int
     events: Events
     enforced: Enforced | None = None  # older runs had none
+    told: Told | None = None  # nor these
+    viewed: Viewed | None = None
     model_calls: int
     gaps_ms: Gaps
     gaps_ms_by_fault: dict[str, Gaps]

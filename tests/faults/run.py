@@ -15,13 +15,18 @@ from tests.faults import check
 from tests.faults.arena import CALM, CLIENTS, POLICIES, SESSION_MS, Arena, arena
 from tests.faults.faults import DECK, KINDS, LEDGERS_MAX, LEDGERS_MIN
 from tests.faults.operators import set_policy
-from tests.faults.result import Events, Result, gaps
+from tests.faults.result import Events, Result, Told, Viewed, gaps
+from tests.faults.shown import hold as hold_view
+from tests.faults.told import hold as hold_agents
+from tests.faults.told import until_all_is_told
 
 log = logging.getLogger("faults")
 
 RATE_PER_S = 1_450  # 5 million in an hour
 EMITTED_PER_S = 20
+BEGIN_WITHIN_S = 180.0
 QUIET_WITHIN_S = 180.0
+TOLD_WITHIN_S = 900.0  # agents may be far behind ledgers on a machine that has other work
 # Sometimes the next fault comes before the last one is over.
 WAITS = 0.6
 ATTEMPTS = 3
@@ -36,6 +41,7 @@ def drawn(seed: int) -> Iterator[Step]:
         points = [f"kill {point}" for point in failpoints.COMMIT_POINTS]
         chance.shuffle(points)
         deck: list[Step] = [(name,) for name in DECK]
+        deck += [(f"kill {point}",) for point in failpoints.AGENT_POINTS]
         # Two at a time, for the time it takes a process to start.
         deck += [tuple(points[first : first + 2]) for first in range(0, len(points), 2)]
         chance.shuffle(deck)
@@ -51,6 +57,7 @@ async def run(
     rate_per_s: float = RATE_PER_S,
     session_ms: int = SESSION_MS,
     driver: Driver = "aiokafka",
+    with_onlookers: bool = True,
 ) -> Result:
     """Run the plan, or what the seed draws for so many minutes.
 
@@ -62,6 +69,7 @@ async def run(
         rate_per_s: of records.
         session_ms: how long the group waits for a ledger that is gone.
         driver: of the ledgers.
+        with_onlookers: agents, a view and its Redis beside the ledgers.
     """
     assert (minutes is None) != (plan is None)
     ran_commit = commit()  # now: it may be another one at the end
@@ -74,7 +82,13 @@ async def run(
     # The longer it runs, the more a task does: what is alive and remembered stays the same.
     usages = 8 if minutes is None or minutes < 5 else 40
     async with arena(
-        folder, seed, families=60, usages=usages, session_ms=session_ms, driver=driver
+        folder,
+        seed,
+        families=60,
+        usages=usages,
+        session_ms=session_ms,
+        driver=driver,
+        with_onlookers=with_onlookers,
     ) as place:
         await set_policy(place.settings(CLIENTS), POLICIES[0])
         await place.keep(LEDGERS_MIN)
@@ -82,7 +96,7 @@ async def run(
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(place.feed.run(place.load, rate_per_s, fed))
             emitting = group.create_task(_emit(place, fed))
-            if not await place.until(lambda: place.watch.has_passed([1] * 4), 60):
+            if not await place.until(lambda: place.watch.has_passed([1] * 4), BEGIN_WITHIN_S):
                 wrong.append(f"the ledgers do not begin: {place.ledgers.alive}")
             started_s = clock()
             place.watch.longest_ms()
@@ -128,7 +142,9 @@ async def run(
         if emitted != place.emitted - stats.dropped or stats.queued or stats.spooled:
             wrong.append(f"emitter: {place.emitted} events were said, and {stats}")
         enforced, amiss = await place.enforcers.judge(place.settings(CALM), counted.enforced)
+        told, viewed, misread = await _onlookers(place)
         expected = place.load.expected
+        wrong += misread
         wrong += amiss + differ + check.differences(expected, emitted, counted)
         return Result(
             commit=ran_commit,
@@ -154,6 +170,8 @@ async def run(
                 sent_again_after_failures=place.feed.failures,
             ),
             enforced=enforced,
+            told=told,
+            viewed=viewed,
             model_calls=counted.total,
             gaps_ms=gaps([longest for _, longest in longest_ms]),
             gaps_ms_by_fault={
@@ -163,6 +181,29 @@ async def run(
             verify=said,
             differences=wrong,
         )
+
+
+async def _onlookers(place: Arena) -> tuple[Told | None, Viewed | None, list[str]]:
+    """Hold what agents and the view have made of it against what they make undisturbed."""
+    settings, onlookers = place.settings(CALM), place.onlookers
+    if not onlookers.are_there:
+        return None, None, []
+    told, viewed = None, None
+    wrong: list[str] = []
+    await asyncio.to_thread(place.emitter.close)  # it says how it is as long as it lives
+    try:
+        await until_all_is_told(settings, TOLD_WITHIN_S)
+        wrong += await onlookers.leave(*onlookers.agents.values())
+        told, differ = await hold_agents(settings)
+        wrong += differ
+        log.info("agents have written %s, some again: %s", told.distinct, told.repeated)
+        folder = place.folder / "redis-anew"
+        viewed, differ = await hold_view(settings, onlookers, folder, TOLD_WITHIN_S)
+        wrong += differ
+        wrong += await onlookers.leave(onlookers.view)
+    except TimeoutError:
+        wrong.append(f"agents or view do not come to the end in {TOLD_WITHIN_S:.0f} s")
+    return told, viewed, wrong + onlookers.mistakes
 
 
 async def _inject(place: Arena, step: Step, *, again: bool) -> list[str]:

@@ -1,4 +1,7 @@
-"""A short run of faults: each named place of a commit once, and of everything else a little."""
+"""A short run of faults: each named place of a commit once, and of everything else a little.
+
+All named places of an agent's batch: `integration/test_agents.py`.
+"""
 
 import logging
 from pathlib import Path
@@ -20,10 +23,21 @@ PAIRS: list[Step] = [
     tuple(f"kill {point}" for point in PAIRED[first : first + 2])
     for first in range(0, len(PAIRED), 2)
 ]
+# With agents and a view beside the ledgers: they cost as much to start as all the rest.
+WITH_ONLOOKERS = 1
+OF_ONLOOKERS: list[Step] = [
+    ("kill agent_after_outputs", "redis kill"),
+    ("kill view",),
+    ("kill agent", "redis positions back"),
+    ("redis keys deleted",),
+]
 PLANS: dict[int, list[Step]] = {
-    1: [
-        *PAIRS[: len(PAIRS) // 2],
-        ("zombie before_commit", "kill emitter unanswered"),
+    WITH_ONLOOKERS: [
+        *(
+            pair + others
+            for pair, others in zip(PAIRS[: len(PAIRS) // 2], OF_ONLOOKERS, strict=False)
+        ),
+        ("zombie before_commit", "kill emitter unanswered", *OF_ONLOOKERS[-1]),
         ("policy change",),
     ],
     2: [
@@ -65,10 +79,17 @@ async def test_nothing_is_lost_and_nothing_is_counted_twice(
         rate_per_s=RATE_PER_S,
         session_ms=SESSION_MS,
         driver=driver,
+        with_onlookers=seed == WITH_ONLOOKERS,
     )
     assert result.differences == []
     assert result.faults == result.attempted  # else this run has shown nothing
     assert result.events.distinct > 0
+    if seed == WITH_ONLOOKERS:
+        told, viewed = result.told, result.viewed
+        assert told is not None
+        assert min(told.distinct.values()) > 0
+        assert viewed is not None
+        assert viewed.damaged > 0
     enforced = result.enforced
     assert enforced is not None
     assert enforced.arrived > 0

@@ -9,7 +9,7 @@ from streams.kafka import failpoints
 from tests.faults.faults import DECK, KINDS
 from tests.faults.run import Step, drawn
 
-DECK_STEPS = len(DECK) + -(-len(failpoints.COMMIT_POINTS) // 2)
+DECK_STEPS = len(DECK) + len(failpoints.AGENT_POINTS) + -(-len(failpoints.COMMIT_POINTS) // 2)
 
 
 def decks(seed: int, count: int) -> list[Step]:
@@ -23,7 +23,7 @@ def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "at_least"),
-    [("kill", 200), ("zombie", 30), ("rebalance", 60), ("broker", 20), ("cut", 20)],
+    [("kill", 200), ("zombie", 30), ("rebalance", 60), ("broker", 20), ("cut", 20), ("redis", 60)],
 )
 def test_eight_decks_have_enough_of_each(kind: str, at_least: int) -> None:
     names = Counter(name for step in decks(3, 8) for name in step)

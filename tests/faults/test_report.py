@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.claims import CLAIMS
 from tests.faults.report import load_runs, main, render
-from tests.faults.result import Enforced, Events, Gaps, Result, gaps
+from tests.faults.result import Enforced, Events, Gaps, Result, Told, Viewed, gaps
 from tests.fuzz.run import Run
 
 TESTS = Path(__file__).parents[1]
@@ -35,6 +35,8 @@ RUN = Result(
     zombies_fenced=2,
     events=EVENTS,
     enforced=Enforced(said=9_000, arrived=8_990, repeated=70, on_disk=500),
+    told=Told(distinct={"alerts": 4_000}, repeated={"alerts": 12}),
+    viewed=Viewed(keys=7_000, rebuilds=5, damaged=9),
     model_calls=2_000_000,
     gaps_ms=Gaps(6, 1_000, 4_040, 4_100),
     gaps_ms_by_fault={"zombie": Gaps(1, 4_100, 4_100, 4_100)},
@@ -61,9 +63,11 @@ def test_gaps_are_values_that_occurred(longest_ms: list[int], summed_up: Gaps) -
     [
         "| hour | 0123456789ab | 7 | 60 | 2 | 3 | 1,000,500 | 990,000 | 10,000 | 6 |",
         "| zombie | 1 | 4 |",
-        "| **all kills of ledgers, operators and emitters** | 5 |",
+        "| **all kills of processes of ours** | 5 |",
         "| told by Kafka that another owns the partition | 2 |",
         "| hour | 9,000 | 8,990 | 500 | 70 |",
+        "| hour | alerts | 4,000 | 12 |",
+        "| hour | 7,000 | 5 | 9 |",
         "| hour | all | 6 | 1.0 | 4.0 | 4.1 |",
         "|  | zombie | 1 | 4.1 | 4.1 | 4.1 |",
     ],
@@ -72,9 +76,12 @@ def test_a_run_stands_in_every_table(row: str) -> None:
     assert row in render({"hour": RUN})
 
 
-def test_a_run_that_had_no_enforcers_says_nothing_of_them() -> None:
-    older = msgspec.structs.replace(RUN, enforced=None)
-    assert "## Enforcers" not in render({"hour": older})
+def test_a_run_that_had_no_enforcers_agents_or_view_says_nothing_of_them() -> None:
+    older = msgspec.structs.replace(RUN, enforced=None, told=None, viewed=None)
+    page = render({"hour": older})
+    assert "## Enforcers" not in page
+    assert "## What agents wrote" not in page
+    assert "## What the view shows" not in page
 
 
 @pytest.mark.parametrize("place", sorted({place for _, places in CLAIMS for place in places}))

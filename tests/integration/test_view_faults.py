@@ -7,15 +7,18 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiokafka
+import msgspec
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from redis.exceptions import ResponseError
 
 from schemas.envelope import rfc3339
+from schemas.topics import Topic
 from streams.kafka.settings import Settings
 from streams.kafka.telemetry import Readers, nobody
 from streams.local.redis import RedisServer
@@ -28,6 +31,7 @@ from tests.integration.view_world import (
     Shown,
     Traffic,
     alert,
+    differing,
     encoded,
     ends_of,
     health,
@@ -87,10 +91,7 @@ async def assert_equal(disturbed: Shown, redis_server: RedisServer) -> None:
     """Hold what a disturbed view shows against an undisturbed one."""
     await disturbed.until_all_is_shown()
     expected = await undisturbed(disturbed.world, redis_server.url)
-    found = await disturbed.dump()
-    assert found.keys() == expected.keys()
-    for name, content in expected.items():
-        assert found[name] == content, name
+    assert differing(expected, await disturbed.dump()) == []
 
 
 class ViewProcess:
@@ -290,6 +291,119 @@ async def test_keys_that_somebody_else_has_written_to_are_built_anew(
         await disturbed.until_all_is_shown()
         await disturbed.redis.set(disturbed.keys.tasks, "nothing of ours")
         await traffic.write(1)
+        await assert_equal(disturbed, redis_server)
+
+
+GARBAGE = b"\xff nothing of ours"
+
+
+async def positions_back(view: Shown) -> None:
+    """Set one of the positions back; its records would count twice."""
+    positions = await view.redis.hgetall(view.keys.positions)
+    place = next(place for place, at in sorted(positions.items()) if int(at) > 1)
+    await view.redis.hset(view.keys.positions, place, 1)
+
+
+async def no_positions(view: Shown) -> None:
+    await view.redis.delete(view.keys.positions)
+
+
+async def positions_of_another_type(view: Shown) -> None:
+    await view.redis.set(view.keys.positions, GARBAGE)
+
+
+async def no_progress(view: Shown) -> None:
+    await view.redis.delete(view.keys.progress)
+
+
+async def no_meta(view: Shown) -> None:
+    await view.redis.delete(view.keys.meta)
+
+
+async def meta_of_another_type(view: Shown) -> None:
+    await view.redis.set(view.keys.meta, GARBAGE)
+
+
+async def garbage_in_meta(view: Shown) -> None:
+    await view.redis.hset(view.keys.meta, mapping={"at_ms": GARBAGE, "turn": GARBAGE})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        positions_back,
+        no_positions,
+        positions_of_another_type,
+        no_progress,
+        no_meta,
+        meta_of_another_type,
+        garbage_in_meta,
+    ],
+)
+async def test_what_says_how_far_the_view_is_is_not_changed_unnoticed(
+    world: World, traffic: Traffic, disturbed: Shown, redis_server: RedisServer,
+    damage: Callable[[Shown], Awaitable[None]],
+) -> None:  # fmt: skip
+    await traffic.write(1)
+    async with running_view(world, disturbed.url):
+        await disturbed.until_all_is_shown()
+        began_ms = await meta(disturbed, "began_ms")
+        await damage(disturbed)
+        await eventually(lambda: is_built_anew(disturbed, began_ms))
+        await traffic.write(1)
+        await assert_equal(disturbed, redis_server)
+
+
+async def is_built_anew(view: Shown, began_ms: str) -> bool:
+    """Whether a rebuild has begun since; `meta` may hold anything meanwhile."""
+    with contextlib.suppress(ResponseError):
+        found = await view.redis.hget(view.keys.meta, "began_ms")
+        return found is not None and found.decode() != began_ms
+    return False
+
+
+@pytest.mark.parametrize("garbage", ["of another type", "in its field"])
+async def test_an_execution_whose_earlier_word_was_overwritten_is_read_anew(
+    world: World, traffic: Traffic, disturbed: Shown, redis_server: RedisServer,
+    garbage: str,
+) -> None:  # fmt: skip
+    await traffic.write(1)
+    async with running_view(world, disturbed.url):
+        await disturbed.until_all_is_shown()
+        name = next(each for each in await disturbed.names() if each.startswith("executions:"))
+        key = f"{disturbed.keys.root}{name}"
+        ((field, value), *_) = (await disturbed.redis.hgetall(key)).items()
+        if garbage == "of another type":
+            await disturbed.redis.set(key, GARBAGE)
+        else:
+            await disturbed.redis.hset(key, field, GARBAGE)
+        record = msgspec.json.decode(value)
+        record["data"]["revision"] += 1
+        topic = world.settings.topic(Topic.EXECUTIONS)
+        async with aiokafka.AIOKafkaProducer(**world.settings.producer_kwargs()) as producer:
+            await producer.send_and_wait(topic, msgspec.json.encode(record), b"T", 0)
+        await assert_equal(disturbed, redis_server)
+
+
+async def test_a_value_that_was_changed_is_not_found_out_and_a_rebuild_mends_it(
+    world: World, traffic: Traffic, disturbed: Shown, redis_server: RedisServer
+) -> None:
+    await traffic.write(1)
+    async with running_view(world, disturbed.url):
+        await disturbed.until_all_is_shown()
+        before = await disturbed.dump()
+        totals = next(name for name in before if name.startswith("totals:"))
+        field = next(iter(before[totals]))
+        await disturbed.redis.hincrby(f"{disturbed.keys.root}{totals}", field, 1)
+        gone = next(name for name in before if name.startswith("decisions:"))
+        await disturbed.redis.delete(f"{disturbed.keys.root}{gone}")
+        await traffic.write(1)
+        await disturbed.until_all_is_shown()
+        expected = await undisturbed(world, redis_server.url)
+        assert differing(expected, await disturbed.dump()) == [gone, totals]
+    async with running_view(world, disturbed.url, rebuild=True):
+        began_ms = await meta(disturbed, "began_ms")
+        await changed(disturbed, "began_ms", began_ms)
         await assert_equal(disturbed, redis_server)
 
 

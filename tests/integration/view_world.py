@@ -31,11 +31,12 @@ from streams.view.metrics import ViewMetrics
 from streams.view.queries import Queries
 from streams.view.run import run_view
 from streams.view.store import redis_client
-from tests.integration.kafka_world import World, eventually
+from tests.integration.kafka_world import WITHIN_S, World, eventually
 from tests.integration.recorded_log import Log
 
 # What differs between two views that show the same: when they looked, and why they began anew.
 OWN = {"meta", "progress"}
+ASKED_AT_ONCE = 500
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 TASK_NAME = re.compile(rb'(^|")([ABC]-(?:PARENT|CHILD|GROWN|OPEN)-)')
@@ -80,7 +81,7 @@ class Shown:
     async def freshness(self) -> Freshness | None:
         return await self.queries.freshness()
 
-    async def until_all_is_shown(self) -> None:
+    async def until_all_is_shown(self, within_s: float = WITHIN_S) -> None:
         """Wait until the view is where the topics end now."""
         ends = await ends_of(self.world)
 
@@ -91,7 +92,7 @@ class Shown:
             at = {f"{each.topic}/{each.partition}": each.next_offset for each in found.partitions}
             return all(at.get(place, -1) >= end for place, end in ends.items())
 
-        await eventually(is_there)
+        await eventually(is_there, within_s)
 
     async def names(self) -> list[str]:
         """Return the names of all keys, without what they begin with."""
@@ -101,22 +102,40 @@ class Shown:
 
     async def dump(self) -> dict[str, Any]:
         """Return what all keys hold."""
-        return {name: await self._content(name) for name in await self.names() if name not in OWN}
+        names = [name for name in await self.names() if name not in OWN]
+        found: dict[str, Any] = {}
+        for first in range(0, len(names), ASKED_AT_ONCE):
+            some = names[first : first + ASKED_AT_ONCE]
+            ask = self.redis.pipeline(transaction=False)
+            for name in some:
+                ask.type(f"{self.keys.root}{name}")
+            kinds = [kind.decode() for kind in await ask.execute()]
+            for name, kind in zip(some, kinds, strict=True):
+                _ask_content(ask, f"{self.keys.root}{name}", kind)
+            contents = await ask.execute()
+            for name, kind, content in zip(some, kinds, contents, strict=True):
+                found[name] = sorted(content) if kind == "set" else content
+        return found
 
-    async def _content(self, name: str) -> Any:  # noqa: ANN401 - of any type that Redis has
-        key = f"{self.keys.root}{name}"
-        kind = (await self.redis.type(key)).decode()
-        match kind:
-            case "hash":
-                return dict(sorted((await self.redis.hgetall(key)).items()))
-            case "zset":
-                return await self.redis.zrange(key, 0, -1, withscores=True)
-            case "set":
-                return sorted(await self.redis.smembers(key))
-            case "list":
-                return await self.redis.lrange(key, 0, -1)
-            case _:
-                return await self.redis.get(key)
+
+def _ask_content(ask: Any, key: str, kind: str) -> None:  # noqa: ANN401 - redis has no types
+    match kind:
+        case "hash":
+            ask.hgetall(key)
+        case "zset":
+            ask.zrange(key, 0, -1, withscores=True)
+        case "set":
+            ask.smembers(key)
+        case "list":
+            ask.lrange(key, 0, -1)
+        case _:
+            ask.get(key)
+
+
+def differing(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return the names of keys that hold something else, or are there only once."""
+    names = sorted(expected.keys() | found.keys())
+    return [name for name in names if expected.get(name) != found.get(name)]
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from streams.agents.watchdog import Place, Signs, Standing, Watchdog
+from streams.agents.watchdog import Place, Signs, Standing, Watchdog, next_stall_s
 
 STALL_S = 30.0
 IN: Place = ("in", 0)
@@ -72,3 +72,18 @@ def test_the_end_of_a_restore_begins_the_time_anew() -> None:
 
 def test_what_waits_is_never_less_than_nothing() -> None:
     assert (Standing(5, 9).lag, Standing(9, 5).lag) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("stall_s", "ran_s", "next_s"),
+    [
+        pytest.param(30, 31, 60, id="it never got going: the next one has twice as long"),
+        pytest.param(60, 119, 120, id="nor did the next one"),
+        pytest.param(240, 241, 240, id="not longer than four minutes"),
+        pytest.param(60, 120, 30, id="it had got going, and then stood still"),
+    ],
+)
+def test_who_never_got_going_is_followed_by_one_that_has_longer(
+    stall_s: float, ran_s: float, next_s: float
+) -> None:
+    assert next_stall_s(stall_s, ran_s) == next_s

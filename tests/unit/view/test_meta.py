@@ -3,7 +3,7 @@
 import pytest
 
 from streams.view.keys import LAYOUT
-from streams.view.meta import ALIVE_WITHIN_MS, STALE_AFTER_MS, Step, begun, judge
+from streams.view.meta import ALIVE_WITHIN_MS, STALE_AFTER_MS, Step, begun, is_readable, judge
 
 NOW_MS = 1_795_000_000_000
 OURS = {"fence": "17", "cluster": "a", "layout": str(LAYOUT), "at_ms": str(NOW_MS - 1)}
@@ -49,3 +49,19 @@ def test_a_rebuild_has_a_fence_that_nobody_has_seen(fence: str) -> None:
 
 def test_a_rebuild_of_an_emptied_redis_has_one_as_well() -> None:
     assert begun({}, "a", NOW_MS, "why")["fence"] == f"clearing {NOW_MS}"
+
+
+@pytest.mark.parametrize(
+    ("found", "is_one"),
+    [
+        pytest.param({}, True, id="an empty Redis"),
+        pytest.param(OURS | {"turn": "3", "state": "rebuilding"}, True, id="ours"),
+        pytest.param(OURS | {"fence": "clearing 17"}, True, id="half deleted"),
+        pytest.param(OURS | {"at_ms": "soon"}, False, id="a time that is none"),
+        pytest.param(OURS | {"turn": "-3"}, False, id="a turn that nobody counts to"),
+        pytest.param(OURS | {"fence": "closed"}, False, id="a fence that nobody has put up"),
+        pytest.param(OURS | {"state": "asleep"}, False, id="a state that there is not"),
+    ],
+)
+def test_what_no_view_has_written_is_not_read(found: dict[str, str], *, is_one: bool) -> None:
+    assert is_readable(found) == is_one
