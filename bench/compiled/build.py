@@ -28,6 +28,7 @@ ROOM = Path("streams") / "budget"
 BESIDE = (
     Path("schemas/decode.py"),
     Path("streams/ledger/batch.py"),
+    Path("streams/ledger/folding.py"),
     Path("streams/ledger/publish.py"),
 )
 

@@ -9,12 +9,13 @@ It says nothing of how many sources are remembered: `SOURCES_MAX`, as docs/desig
 
 import hashlib
 from sys import intern
+from typing import Final
 
 from schemas.errors import InvalidFieldError
 from schemas.events import Event
 from streams.budget.state import PartitionState, Task
 
-SEQUENCE_MAX = 2**63 - 1
+SEQUENCE_MAX: Final = 2**63 - 1
 SOURCES_MAX = 256  # of one task; every restart of an emitter brings a new one
 
 
@@ -28,7 +29,8 @@ def mark_of(event: Event) -> int:
     if text is None:
         digest = hashlib.blake2b(f"{event.source}\n{event.id}".encode(), digest_size=8).digest()
         return ~int.from_bytes(digest)
-    if not (text.isascii() and text.isdigit()) or (sequence := int(text)) > SEQUENCE_MAX:
+    # Bytes know digits as the ten of ASCII, and in half the time.
+    if not text.encode().isdigit() or (sequence := int(text)) > SEQUENCE_MAX:
         raise InvalidFieldError("sequence", text, f"digits, at most {SEQUENCE_MAX}")
     return sequence
 

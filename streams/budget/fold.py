@@ -6,7 +6,7 @@ leaves no trace but the clock. Start reading here; each kind of event has its fi
 """
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from schemas.decode import Refusal
 from schemas.envelope import rfc3339
@@ -73,6 +73,7 @@ RareEvent = (
     | TaskRecovered
 )
 VALUE_LENGTH_MAX = 80
+NOTHING: Final = ()
 
 
 def fold(
@@ -87,8 +88,8 @@ def fold(
     """
     state.offset = offset
     state.index = 0
-    effects: list[Effect] = []
-    state.effects = effects
+    if state.effects:  # they were returned
+        state.effects = []
     state.event_id = None
     if append_ms > state.clock_ms:
         if append_ms >= state.next_due_ms:
@@ -115,7 +116,8 @@ def fold(
     state.next_offset = offset + 1
     if state.clock_ms >= state.checkpoint_due_ms:
         _checkpoint(state)
-    return effects
+    # Nearly no event causes anything: its list is the next one's, and nobody else's.
+    return state.effects or NOTHING
 
 
 def open_task_count(state: PartitionState) -> int:
@@ -125,18 +127,19 @@ def open_task_count(state: PartitionState) -> int:
 
 def _fold_task_event(state: PartitionState, event: TaskEvent) -> None:
     # Nearly all tasks that an event names are awake: found without a call.
-    task = state.tasks.awake.get(event.subject) or state.tasks.get(event.subject)
+    subject, source = event.subject, event.source
+    task = state.tasks.awake.get(subject) or state.tasks.get(subject)
     if task is None:
-        check_task_id("subject", event.subject)
+        check_task_id("subject", subject)
     mark = mark_of(event)
-    if task is not None and is_seen(task, event.source, mark):
+    if task is not None and is_seen(task, source, mark):
         return
     state.event_id = event.id
     if isinstance(event, PhaseUsage):
         task = fold_usage(state, task, event)
     else:
         task = _apply(state, task, event)
-    remember_of_task(task, event.source, mark)
+    remember_of_task(task, source, mark)
 
 
 def _apply(state: PartitionState, task: Task | None, event: RareEvent) -> Task:

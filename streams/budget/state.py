@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 
 from msgspec import Struct
 
-from schemas.events import PhaseUsageData
 from schemas.fields import (
     Complexity,
     ExecutionOutcome,
@@ -69,28 +68,6 @@ class Counters:
     output_chars: int = 0
     unknown_usage: int = 0
     estimated_usage: int = 0
-
-    def report(self, data: PhaseUsageData, calls: int, cost: int) -> None:
-        """Add one report of usage but for its duration; absent numbers are 0."""
-        self.model_calls += calls
-        if amount := data.input_tokens:
-            self.input_tokens += amount
-        if amount := data.cache_read_tokens:
-            self.cache_read_tokens += amount
-        if amount := data.cache_write_tokens:
-            self.cache_write_tokens += amount
-        if amount := data.output_tokens:
-            self.output_tokens += amount
-        if amount := data.reasoning_tokens:
-            self.reasoning_tokens += amount
-        if cost:
-            self.cost_usd += cost
-        if amount := data.tool_calls:
-            self.tool_calls += amount
-        if amount := data.files_read:
-            self.files_read += amount
-        if amount := data.output_chars:
-            self.output_chars += amount
 
     def add(self, other: "Counters") -> None:
         """Add another execution's counters to these."""

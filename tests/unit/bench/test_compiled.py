@@ -21,6 +21,7 @@ from bench.compiled.sources import PACKAGES, ROOT, check, digest, finish
 HOT = {
     "fold",
     "usage",
+    "folding",
     "dedupe",
     "state",
     "decide",
