@@ -83,7 +83,7 @@ class PartitionWorker:
         self._figures: PartitionFigures | None = None
         self._failures = 0
         self._taking_over: asyncio.Task[Any] | None = None
-        self._fencing: asyncio.Timeout | None = None
+        self._fencing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<PartitionWorker {self.partition} next_offset={self.next_offset}>"
@@ -104,8 +104,9 @@ class PartitionWorker:
         librdkafka, which is asked to stop between two slices of its call, may be a slice later.
         """
         self._settled.clear()
-        if self._fencing is not None and not self._fencing.expired():
-            self._fencing.reschedule(0.0)
+        if self._fencing is not None:
+            self._fencing.cancel()  # at once: a time-out would leave it another turn of the loop
+            self._fencing = None  # and once: how it lets go is not to be disturbed
 
     def keep(self) -> None:
         """The partition is ours as before."""
@@ -222,18 +223,20 @@ class PartitionWorker:
             When it was begun, in seconds of the monotonic clock.
         """
         while True:
-            if not self._settled.is_set():
+            # Not once: between `keep` and our turn the group may have begun to decide anew.
+            while not self._settled.is_set():
                 log.info("ledger: partition %s: waits for the group to decide", self.partition)
                 await self._settled.wait()
             begun_s = time.monotonic()
             try:
-                async with asyncio.timeout(None) as self._fencing:
-                    await writer.fence()
-            except TimeoutError:  # `hold`; a Kafka that says nothing is another error
-                continue
+                async with asyncio.TaskGroup() as group:
+                    fencing = self._fencing = group.create_task(writer.fence())
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from None
             finally:
                 self._fencing = None
-            return begun_s
+            if not fencing.cancelled():  # else by `hold`
+                return begun_s
 
     async def _restore(self, kafka: Connection, writer: PartitionWriter) -> PartitionState:
         """Return the state that `tasks` describes.

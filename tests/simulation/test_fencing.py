@@ -123,3 +123,24 @@ def test_a_group_that_decides_again_and_again_disturbs_nobody_who_lets_go_of_a_f
             worker.release()
 
     in_simulated_time(story)
+
+
+def test_a_group_that_begins_anew_in_the_moment_of_its_decision_has_not_decided() -> None:
+    async def story(world: CalmWorld) -> None:
+        worker = worker_on(world, world.link("undecided"))
+        worker.hold()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(worker.run())
+            await asyncio.sleep(LONG_S)
+            owner = await world.owner()
+            worker.keep()
+            worker.hold()  # before anybody else had a turn
+            await asyncio.sleep(LONG_S)
+            await world.write(owner)
+            worker.keep()
+            await asyncio.sleep(LONG_S)
+            with pytest.raises(FencedError):
+                await world.write(owner)
+            worker.release()
+
+    in_simulated_time(story)
