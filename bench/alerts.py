@@ -34,14 +34,16 @@ _ALERT = msgspec.json.Decoder(Envelope[Alert])
 
 
 class AlertLatency(msgspec.Struct, frozen=True):
-    """Milliseconds from the visible decision to the visible alert; `cpu_s` is that of the agent."""
+    """Milliseconds from the visible decision to the visible alert; `cpu_s` and `peak_mb` are the agent's."""
 
     events_per_s: int
     sent_per_s: int
+    events: int
     alerts: int
     p50_ms: float
     p99_ms: float
     cpu_s: float
+    peak_mb: int
 
 
 class Seen:
@@ -97,10 +99,12 @@ async def measure(rate: int, seconds: float) -> AlertLatency:
         return AlertLatency(
             events_per_s=rate,
             sent_per_s=round(sent / total_s),
+            events=sent,
             alerts=len(took_ms),
             p50_ms=round(cuts[49], 1),
             p99_ms=round(cuts[98], 1),
             cpu_s=round(agents.cpu_s, 1),
+            peak_mb=round(agents.peak_mb),
         )
 
 
@@ -149,7 +153,16 @@ def main() -> None:
     found = asyncio.run(measure(asked.rate, asked.seconds))
     emit("alerts", found)
     table(
-        ("events/s", "sent/s", "alerts", "p50 ms", "p99 ms", "agent's CPU s"),
+        (
+            "events/s",
+            "sent/s",
+            "events",
+            "alerts",
+            "p50 ms",
+            "p99 ms",
+            "agent's CPU s",
+            "its peak MB",
+        ),
         [msgspec.structs.astuple(found)],
     )
 

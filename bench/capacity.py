@@ -3,7 +3,8 @@
     python -m bench.capacity [--take OUTPUT …]
 
 Reads `bench/figures.json` and writes `docs/capacity.md`. With `--take`, the figures are first taken
-anew from saved outputs of `bench`, `bench.scaling --partitions 1` and `bench.restore`.
+anew from saved outputs of `bench`, `bench.scaling --partitions 1`, `bench.restore`, `bench.view` and
+`bench.alerts`. What no output has said yet is not measured, and nothing is computed from it.
 """
 
 import argparse
@@ -43,6 +44,9 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `task_bytes` and `process_mb` are memory; `task_record_bytes` is a task's state on the broker
     when it is written alone, as it is where agents are far apart.
+
+    Of the view, of `stoploss agents alerts` and of Redis: None is not measured. CPU is that of a million
+    events of the ledger; `redis_task_bytes` with all that Redis takes, spread over its tasks.
     """
 
     events_per_s: int
@@ -52,10 +56,19 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task_bytes: int
     event_bytes: int
     task_record_bytes: int
+    view_mb: int | None = None
+    view_cpu_s_per_million: float | None = None
+    alerts_mb: int | None = None
+    alerts_cpu_s_per_million: float | None = None
+    redis_task_bytes: int | None = None
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What so many agents need. Memory is that of all ledger processes together, in MB."""
+    """What so many agents need. Memory is that of all ledger processes together, in MB.
+
+    `view_` and `alerts_` are of one process each; cores are those that it keeps busy at the peak. None:
+    what it follows from is not measured.
+    """
 
     agents: int
     events_per_s: float
@@ -69,6 +82,11 @@ class Need(msgspec.Struct, frozen=True):
     restore_s: float
     written_mb_per_s: float
     events_on_disk_gb: int
+    view_mb: int | None
+    view_cores: float | None
+    alerts_mb: int | None
+    alerts_cores: float | None
+    redis_mb: int | None
 
 
 def need(agents: int, measured: Figures) -> Need:
@@ -104,7 +122,24 @@ def need(agents: int, measured: Figures) -> Need:
         restore_s=round(tasks / processes / measured.restored_tasks_per_s, 1),
         written_mb_per_s=round(written / 1e6, 3),
         events_on_disk_gb=ceil(mean * EVENTS_KEPT_S * measured.event_bytes * REPLICATION / 1e9),
+        view_mb=measured.view_mb,
+        view_cores=_cores(peak, measured.view_cpu_s_per_million),
+        alerts_mb=measured.alerts_mb,
+        alerts_cores=_cores(peak, measured.alerts_cpu_s_per_million),
+        redis_mb=(
+            None
+            if measured.redis_task_bytes is None
+            else ceil(tasks * measured.redis_task_bytes / 1e6)
+        ),
     )
+
+
+def _cores(events_per_s: float, cpu_s_per_million: float | None) -> float | None:
+    return None if cpu_s_per_million is None else round(events_per_s * cpu_s_per_million / 1e6, 3)
+
+
+def _shown(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:,}"
 
 
 def page(measured: Figures) -> str:
@@ -112,7 +147,7 @@ def page(measured: Figures) -> str:
     needs = [need(agents, measured) for agents in AGENTS]
 
     def row(what: str, name: str) -> str:
-        return f"| {what} | {' | '.join(f'{getattr(each, name):,}' for each in needs)} |\n"
+        return f"| {what} | {' | '.join(_shown(getattr(each, name)) for each in needs)} |\n"
 
     head = f"| agents at once | {' | '.join(f'{each.agents:,}' for each in needs)} |\n"
     rows = "".join(row(what, name) for what, name in ROWS)
@@ -128,7 +163,7 @@ def page(measured: Figures) -> str:
         process_gb=PROCESS_MB_MAX / 1_000,
         replication=REPLICATION,
         kept_days=EVENTS_KEPT_S / 86_400,
-        **{name: f"{value:,}" for name, value in msgspec.to_builtins(measured).items()},
+        **{name: _shown(value) for name, value in msgspec.to_builtins(measured).items()},
     )
 
 
@@ -144,6 +179,11 @@ ROWS = (
     ("restart of one, s", "restore_s"),
     ("written, MB/s, before replication", "written_mb_per_s"),
     ("`events` on disk, GB, replicated", "events_on_disk_gb"),
+    ("memory of the view, MB", "view_mb"),
+    ("cores of the view at the peak", "view_cores"),
+    ("memory of `agents alerts`, MB", "alerts_mb"),
+    ("cores of `agents alerts` at the peak", "alerts_cores"),
+    ("**memory of Redis, MB**", "redis_mb"),
 )
 
 TEXT = """\
@@ -174,6 +214,16 @@ the largest number you expect needs. Replication is {replication}, and `events` 
 | a task with four phases, in memory | {task_bytes} bytes |
 | an event | {event_bytes} bytes |
 | a task's state, written alone | {task_record_bytes} bytes |
+| a view with 100,000 tasks, MB | {view_mb} |
+| its CPU for a million events of the ledger, s | {view_cpu_s_per_million} |
+| `agents alerts` with what starts it, MB | {alerts_mb} |
+| its CPU for a million events of the ledger, s | {alerts_cpu_s_per_million} |
+| a task in Redis, bytes: all that Redis takes, spread over 100,000 | {redis_task_bytes} |
+| `agents governance`, `baselines`, `reports`, `delivery` | not measured |
+
+What is not measured is said to be so until `--take` has been given an output of `python -m bench.view` or
+`python -m bench.alerts`; of the other agents there is no measure. The tasks of that Redis have one phase.
+The CPU of a view is that beside a ledger at full load, the CPU of the agent that at a steady rate.
 
 The broker was measured only together with a ledger, on two cores: what it took then is taken as
 all that it can. So brokers are counted too high rather than too low, until it is measured alone.
@@ -191,7 +241,11 @@ def taken(outputs: list[Path], before: Figures) -> Figures:
         match line:
             case {"figure": "throughput", "system": "ledger", "events_per_s": rate}:
                 found["events_per_s"] = rate
-            case {"figure": "scaling", "workers": 1, "throughput": {"partitions": 1, **one}}:
+            case {
+                "figure": "scaling",
+                "workers": 1,
+                "throughput": {"system": "ledger", "partitions": 1, **one},
+            }:
                 found["partition_events_per_s"] = one["events_per_s"]
             case {"figure": "restore", "tasks": 0, "rss_mb": rss_mb}:
                 base_mb = found["process_mb"] = rss_mb
@@ -199,6 +253,14 @@ def taken(outputs: list[Path], before: Figures) -> Figures:
                 found["restored_tasks_per_s"] = round(tasks / longest_s)
                 if base_mb is not None:
                     found["task_bytes"] = round((peak_mb - base_mb) * 1e6 / tasks)
+            case {"figure": "view_load", "cpu_s_per_million": cpu_s}:
+                found["view_cpu_s_per_million"] = cpu_s
+            case {"figure": "view_rebuild", "tasks": tasks, "redis_mb": redis_mb, "peak_mb": mb}:
+                found["view_mb"] = round(mb)
+                found["redis_task_bytes"] = round(redis_mb * 1e6 / tasks)
+            case {"figure": "alerts", "events": events, "cpu_s": cpu_s, "peak_mb": mb}:
+                found["alerts_mb"] = mb
+                found["alerts_cpu_s_per_million"] = round(cpu_s / events * 1e6, 2)
             case _:
                 pass
     return msgspec.convert(found, Figures)

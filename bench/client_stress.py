@@ -1,6 +1,6 @@
 """What the client costs an enforcer of fifty tasks at once, and what it loses when things die.
 
-    python -m bench.client_stress [--minutes 5] [--tasks 50]
+    python -m bench.client_stress [--minutes 10] [--tasks 50]
 
 1. The same work without the client and with it, so many minutes each. In the middle of the second
    the broker is killed, and comes back: all must arrive, once, and the ledger must have counted it
@@ -265,6 +265,8 @@ def _show(
             ("drained after s", "", with_client.drained_s, ""),
             ("MB after a quarter", without.rss_mb_quarter, with_client.rss_mb_quarter, ""),
             ("MB at the end", without.rss_mb_end, with_client.rss_mb_end, ""),
+            ("verdicts in memory after a quarter", "", with_client.verdicts_quarter, ""),
+            ("verdicts in memory at the end", "", with_client.verdicts_end, ""),
         ],
     )  # fmt: skip
     table(
@@ -280,7 +282,7 @@ def _show(
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.client_stress", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--tasks", type=int, default=50, help="at once")
     asked = parser.parse_args()
     asyncio.run(stress(asked.tasks, asked.minutes * 60))

@@ -13,6 +13,7 @@ import random
 import statistics
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self
@@ -34,13 +35,15 @@ PACE_S = 0.05  # of each thread of a run that is to be killed
 
 
 class Enforced(msgspec.Struct):
-    """One run. Transitions are from the end of a phase's work to the beginning of the next one's.
+    """One run of so many seconds. Transitions are from the end of a phase's work to the beginning of the next one's.
 
     `stretch` is the time of all tasks, as a multiple of what their calls alone take. Memory in MB:
-    after a quarter of the time, at the end of the work, and the highest.
+    after a quarter of the time, at the end of the work, and the highest. `verdicts`: tasks whose
+    verdict is in memory, after a quarter and at the end.
     """
 
     client: bool
+    seconds: float
     tasks: int
     reports: int
     transitions: int
@@ -61,18 +64,22 @@ class Enforced(msgspec.Struct):
     rss_mb_quarter: float
     rss_mb_end: float
     rss_mb_max: float
+    verdicts_quarter: int
+    verdicts_end: int
 
 
 class Depth:
-    """Queue and memory, looked at ten times a second."""
+    """Queue, verdicts and memory, looked at ten times a second."""
 
-    def __init__(self, emitter: Emitter | None) -> None:
-        self._emitter = emitter
+    def __init__(self, client: "Client") -> None:
+        self._client = client
         self._process = psutil.Process()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.queued_max = self.spooled_max = 0
-        self.rss_mb: list[float] = []
+        # Arrays: what a run notes for itself must not pass for what the client keeps.
+        self.rss_mb = array("d")
+        self.verdicts = array("q")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -85,10 +92,10 @@ class Depth:
     def _look(self) -> None:
         while not self._ended.wait(SAMPLE_EVERY_S):
             self.rss_mb.append(self._process.memory_info().rss / 1e6)
-            if self._emitter is not None:
-                stats = self._emitter.stats
-                self.queued_max = max(self.queued_max, stats.queued)
-                self.spooled_max = max(self.spooled_max, stats.spooled)
+            kept = self._client.kept()
+            self.verdicts.append(kept.verdicts)
+            self.queued_max = max(self.queued_max, kept.queued)
+            self.spooled_max = max(self.spooled_max, kept.spooled)
 
 
 class Slot(threading.Thread):
@@ -100,8 +107,8 @@ class Slot(threading.Thread):
         super().__init__(daemon=True)
         self._number, self._until_s, self._client = number, until_s, client
         self._reports = reports
-        self.transitions_ns: list[int] = []
-        self.tasks_s: list[float] = []
+        self.transitions_ns = array("q")
+        self.tasks_s = array("d")
         self.pretended_s = 0.0
         self.said = 0
 
@@ -157,11 +164,22 @@ class Working(Protocol):
         """See whether to go on."""
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What a client keeps now: events in memory and on disk, and verdicts."""
+
+    queued: int = 0
+    spooled: int = 0
+    verdicts: int = 0
+
+
 class Client(Protocol):
     """What a slot does."""
 
     def task(self, task: str) -> contextlib.AbstractContextManager[Working]:
         """Work on a task."""
+
+    def kept(self) -> Kept:
+        """Say what is kept."""
 
 
 class Real:
@@ -175,6 +193,12 @@ class Real:
         """See `Client.task`."""
         with self._emitter.task(task, planned_phases=list(PHASES)) as begun:
             yield RealTask(begun.phase, self._verdicts, task)
+        self._verdicts.forget(task)
+
+    def kept(self) -> Kept:
+        """See `Client.kept`."""
+        stats = self._emitter.stats
+        return Kept(stats.queued, stats.spooled, self._verdicts.stats.tasks)
 
 
 class RealTask:
@@ -205,6 +229,10 @@ class Silent:
         del task
         yield self
 
+    def kept(self) -> Kept:
+        """See `Client.kept`."""
+        return Kept()
+
     def phase(self, name: str) -> "contextlib.AbstractContextManager[Silent]":
         """See `Working.phase`."""
         del name
@@ -221,7 +249,7 @@ def enforce(seconds: float, tasks: int, emitter: Emitter | None, client: Client)
     """Work with so many tasks at once; then wait until Kafka has what was said."""
     until_s, reports = time.monotonic() + seconds, itertools.count(1)
     slots = [Slot(number, until_s, client, reports) for number in range(tasks)]
-    with Depth(emitter) as depth:
+    with Depth(client) as depth:
         for slot in slots:
             slot.start()
         for slot in slots:
@@ -236,6 +264,7 @@ def enforce(seconds: float, tasks: int, emitter: Emitter | None, client: Client)
     stats = None if emitter is None else emitter.stats
     return Enforced(
         client=emitter is not None,
+        seconds=seconds,
         tasks=len(took_s),
         reports=sum(slot.said for slot in slots),
         transitions=len(transitions_ns),
@@ -256,6 +285,8 @@ def enforce(seconds: float, tasks: int, emitter: Emitter | None, client: Client)
         rss_mb_quarter=round(depth.rss_mb[len(depth.rss_mb) // 4], 1),
         rss_mb_end=round(depth.rss_mb[-1], 1),
         rss_mb_max=round(max(depth.rss_mb), 1),
+        verdicts_quarter=depth.verdicts[len(depth.verdicts) // 4],
+        verdicts_end=depth.verdicts[-1],
     )
 
 

@@ -1,6 +1,6 @@
 """What is measured side by side: how each is started, and how far it says it is."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,7 @@ System = Callable[[Place, int], Awaitable[Started]]
 """Given a place and the commit interval in milliseconds, return a processor that is not started."""
 
 
-def ours(name: str, driver: Driver, *, is_compiled: bool = False) -> System:
+def ours(name: str, driver: Driver, *, is_compiled: bool = False, workers: int = 1) -> System:
     """Return the ledger: the whole budget model. It chooses itself when to commit."""
 
     async def start(where: Place, _commit_ms: int) -> Started:
@@ -31,7 +31,7 @@ def ours(name: str, driver: Driver, *, is_compiled: bool = False) -> System:
         if is_compiled:
             sources.check()
             changed["PYTHONPATH"] = str(sources.FOLDER)
-        processor = ledger(settings, where.folder, name=name, changed=changed)
+        processor = ledger(settings, where.folder, workers=workers, name=name, changed=changed)
         return processor, LedgerPosition(settings)
 
     return start
@@ -60,6 +60,19 @@ async def _python(where: Place, name: str, *arguments: str) -> Started:
     ]
     group = GroupPosition(settings, f"{settings.topic_prefix}{name}")
     return Processor(name, command, where.folder / f"{name}.log"), group
+
+
+def check(names: Iterable[str]) -> None:
+    """See that what those systems need is here, before anything is measured.
+
+    Raises:
+        SystemExit: it is not; with what to do.
+    """
+    for name in names:
+        if name.startswith("ledger-compiled"):
+            sources.check()
+        elif name in {"quix-streams", "faust"}:
+            _peers_python()
 
 
 def _peers_python() -> str:
@@ -128,24 +141,32 @@ STREAMS_VARIANTS: dict[str, System] = {
         SERIAL,
     ),
 }
-"""What was tried; `python -m bench.throughput --systems …` measures each."""
+"""What was tried; `bench.scaling` measures each, and `bench.throughput --systems …`."""
 
-STREAMS_TUNED = STREAMS_VARIANTS["buffered-serial"]
+STREAMS_PLAIN, STREAMS_TUNED = streams("kafka-streams", {}), STREAMS_VARIANTS["buffered-serial"]
 
-LEDGERS: dict[str, System] = {
-    "ledger-librdkafka": ours("ledger-librdkafka", "librdkafka"),
-    "ledger-compiled": ours("ledger-compiled", "aiokafka", is_compiled=True),
-    "ledger-compiled-librdkafka": ours(
-        "ledger-compiled-librdkafka", "librdkafka", is_compiled=True
-    ),
-    "ledger": ours("ledger", "aiokafka"),
-}
-"""Ours by each driver, from the sources and compiled; each appends events, and has its own state."""
+
+def ledgers(workers: int = 1) -> dict[str, System]:
+    """Return ours by each driver, from the sources and compiled; each has its own state.
+
+    Each appends events.
+    """
+    return {
+        "ledger-librdkafka": ours("ledger-librdkafka", "librdkafka", workers=workers),
+        "ledger-compiled": ours("ledger-compiled", "aiokafka", is_compiled=True, workers=workers),
+        "ledger-compiled-librdkafka": ours(
+            "ledger-compiled-librdkafka", "librdkafka", is_compiled=True, workers=workers
+        ),
+        "ledger": ours("ledger", "aiokafka", workers=workers),
+    }
+
+
+LEDGERS = ledgers()
 
 SYSTEMS: dict[str, System] = {
     "quix-streams": quix,
     "faust": faust,
-    "kafka-streams": streams("kafka-streams", {}),
+    "kafka-streams": STREAMS_PLAIN,
     "kafka-streams-tuned": STREAMS_TUNED,
     **LEDGERS,
 }

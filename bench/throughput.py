@@ -19,7 +19,7 @@ from bench.place import Place, another, place
 from bench.positions import Position
 from bench.processor import Processor
 from bench.report import emit, table
-from bench.systems import COMMIT_MS, LEDGERS, STREAMS_VARIANTS, SYSTEMS
+from bench.systems import COMMIT_MS, LEDGERS, STREAMS_VARIANTS, SYSTEMS, check
 from schemas.topics import Topic
 
 PARTITIONS = 4
@@ -191,6 +191,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> None:
     """Compare what was asked for, and print it."""
+    check(asked.systems)
     load = Load(asked.events, asked.tasks, asked.life)
     show(
         asyncio.run(

@@ -59,6 +59,7 @@ class UnderLoad(msgspec.Struct, frozen=True):
     lag_max: int
     records_per_s: int
     cpu_share: float  # of one core
+    cpu_s_per_million: float  # events of the ledger
     peak_mb: int
 
 
@@ -193,6 +194,7 @@ async def under_load(events: int) -> UnderLoad:
             lag_max=max(lags),
             records_per_s=round((_records(after) - _records(before)) / took_s),
             cpu_share=round(cpu_s / all_s, 2),
+            cpu_s_per_million=round(cpu_s / count * 1e6, 2),
             peak_mb=round(process.peak_mb),
         )
 

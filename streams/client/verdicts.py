@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 RESTART_S = 5.0
 TASKS_MAX = 1_000_000  # then only what holds a task is kept of those that are new
+# The decision on a task's last events comes after its end, and much later where Kafka was away. Whoever
+# begins a task anew under the same id so soon gets no other decisions from the ledger than of an ended one.
+FORGOTTEN_FOR_S, FORGOTTEN_MAX = 600.0, 4_096
 
 Argument = TypeVar("Argument")
 OnChange = Callable[[TaskVerdict], object]
@@ -129,6 +132,13 @@ class Verdicts:
         self._completions = Completions(settings)
         self._table: dict[str, TaskVerdict] = {}
         self._loading: dict[str, TaskVerdict] | None = None
+        self._partition_count = 1
+        # By partition, the last input that a decision was of: what is older, and not known any more,
+        # was forgotten, and a feed that connects again does not bring it back.
+        self._seen: dict[int, int] = {}
+        self._loading_seen: dict[int, int] = {}
+        self._has_forgotten = False
+        self._forgotten: dict[str, float] = {}  # lately, and when
         self._told: dict[str, tuple[TaskVerdict, TaskVerdict]] = {}
         self._regime = Regime()
         self._on_change: list[OnChange] = []
@@ -164,6 +174,24 @@ class Verdicts:
     def must_stop(self, task_id: str, root: str | None = None) -> bool:
         """Whether the task must stop now."""
         return self.verdict(task_id, root).held
+
+    def forget(self, task_id: str) -> None:
+        """Say that a task has ended here and is not asked for again: its verdict leaves memory.
+
+        Without this it leaves with the task itself, when the policy's retention is over (a day). What
+        holds a task stays, and is taken in: whoever begins it anew is to be held still. Other decisions
+        on it are passed over for ten minutes.
+        """
+        with contextlib.suppress(TypeError):  # a task id that cannot be one
+            self._forgotten[task_id] = self._monotonic_s()
+            self._has_forgotten = True
+            for table in filter(None, (self._table, self._loading)):
+                if table.get(task_id, CONTINUE).held:
+                    continue
+                gone = table.pop(task_id, None)
+                if gone is not None and gone.held:  # it was decided just now
+                    table.setdefault(task_id, gone)
+            self._told.pop(task_id, None)
 
     @property
     def ready(self) -> bool:
@@ -262,7 +290,10 @@ class Verdicts:
 
     def loading(self, partitions: range) -> None:
         """Part of `feed.Listener`."""
+        if self._partition_count != len(partitions):
+            self._seen = {}  # tasks are in other partitions now
         self._partition_count = len(partitions)
+        self._loading_seen = dict(self._seen)
         self._freshness.expect(partitions)
         self._loading = {}
 
@@ -272,12 +303,32 @@ class Verdicts:
         answer = of_decision(decision.data, decision.id, partition)
         table = self._table if self._loading is None else self._loading
         task_id = decision.data.task_id
+        seen = self._seen if self._loading is None else self._loading_seen
+        seen[partition] = decision.data.input.offset
+        if (
+            not answer.held
+            and task_id not in table
+            and self._is_forgotten(decision.data, partition)
+        ):
+            return
         if len(table) >= TASKS_MAX and task_id not in table and not answer.held:
             self._overflowed += 1
             return
         table[task_id] = answer
         if self._loading is None:
             self._call_on_change(answer)
+
+    def _is_forgotten(self, decision: Decision, partition: int) -> bool:
+        """Whether it comes late, or is read again only because the feed has connected again.
+
+        An input may cause several decisions: of the last one that was seen, some may be new.
+        """
+        return decision.task_id in self._forgotten or (
+            self._loading is not None
+            and self._has_forgotten
+            and decision.task_id not in self._table
+            and decision.input.offset < self._seen.get(partition, 0)
+        )
 
     def left(self, task_id: str) -> None:
         """Part of `feed.Listener`."""
@@ -289,6 +340,7 @@ class Verdicts:
         """Part of `feed.Listener`."""
         assert self._loading is not None
         before, self._table, self._loading = self._table, self._loading, None
+        self._seen = self._loading_seen
         self._told = {}
         self._ready.set()
         for task_id, answer in self._table.items():
@@ -416,7 +468,16 @@ class Verdicts:
         while True:
             self._switch.look()
             self._apply(self._regime_now())
+            self._trim_forgotten()
             await asyncio.sleep(TICK_S)
+
+    def _trim_forgotten(self) -> None:
+        forgotten = list(self._forgotten.copy().items())  # any thread adds to it
+        since_s = self._monotonic_s() - FORGOTTEN_FOR_S
+        for index, (task_id, at_s) in enumerate(forgotten, FORGOTTEN_MAX - len(forgotten)):
+            if index >= 0 and at_s > since_s:
+                break
+            self._forgotten.pop(task_id, None)
 
 
 _VERDICTS: weakref.WeakSet[Verdicts] = weakref.WeakSet()

@@ -114,6 +114,34 @@ async def test_a_tombstone_takes_the_decision_away(settings: Settings, ledger: L
         assert verdicts.stats.tasks == 0
 
 
+async def test_a_process_that_forgets_what_has_ended_does_not_grow(
+    settings: Settings, ledger: Ledger
+) -> None:
+    with Verdicts(settings) as verdicts:
+        await ready(verdicts)
+        most = 0
+        for turn in range(1, 21):
+            tasks = [f"TASK-{turn}-{number}" for number in range(50)]
+            await ledger.decide(*((task, Verdict.WARN) for task in tasks))
+            await until(lambda turn=turn: verdicts.stats.decisions == turn * 50)  # type: ignore[misc]
+            most = max(most, verdicts.stats.tasks)
+            for task in tasks:
+                verdicts.forget(task)
+        assert (most, verdicts.stats.tasks) == (50, 0)
+
+
+async def test_what_holds_a_task_is_not_forgotten(settings: Settings, ledger: Ledger) -> None:
+    await ledger.decide((IN_0, Verdict.BLOCK), ("OBSERVED", Verdict.BLOCK))
+    with Verdicts(settings) as verdicts:
+        await ready(verdicts)
+        for task in (IN_0, "OBSERVED", "TASK-99"):
+            verdicts.forget(task)
+        verdicts.forget(["no id"])  # type: ignore[arg-type]
+        assert brief(verdicts.verdict(IN_0)) == ("block", True, "decision")
+        assert verdicts.verdict("OBSERVED") == CONTINUE
+        assert verdicts.stats.tasks == 1
+
+
 async def test_what_cannot_be_read_is_counted_and_passed_over(
     settings: Settings, ledger: Ledger
 ) -> None:

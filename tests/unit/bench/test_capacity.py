@@ -54,15 +54,24 @@ def test_the_last_measurement_counts(tmp_path: Path) -> None:
         {
             "figure": "scaling",
             "workers": 1,
-            "throughput": {"partitions": 1, "events_per_s": 90_000},
+            "throughput": {"system": "ledger", "partitions": 1, "events_per_s": 90_000},
         },
-        {"figure": "scaling", "workers": 2, "throughput": {"partitions": 1, "events_per_s": 1}},
+        {
+            "figure": "scaling",
+            "workers": 2,
+            "throughput": {"system": "ledger", "partitions": 1, "events_per_s": 1},
+        },
         {"figure": "restore", "tasks": 0, "rss_mb": 50, "longest_s": 0.1, "peak_mb": 50},
         {"figure": "restore", "tasks": 1_000, "rss_mb": 58, "longest_s": 0.5, "peak_mb": 60},
     ]
+    lines += [
+        {"figure": "view_load", "events_per_s": 90_000, "cpu_s_per_million": 12.5, "peak_mb": 70},
+        {"figure": "view_rebuild", "tasks": 100_000, "redis_mb": 150, "peak_mb": 80},
+        {"figure": "alerts", "events": 100_000, "cpu_s": 2.0, "peak_mb": 90},
+    ]
     lines += [  # of a run that was cut short nothing is taken
         {"figure": "throughput", "system": "ledger", "events_per_s": 7, "finished": False},
-        {"figure": "scaling", "workers": 1, "throughput": {"partitions": 1, "events_per_s": 7, "finished": False}},
+        {"figure": "scaling", "workers": 1, "throughput": {"system": "ledger", "partitions": 1, "events_per_s": 7, "finished": False}},
         {"figure": "restore", "tasks": 1_000, "longest_s": 7, "peak_mb": 7, "finished": False},
     ]  # fmt: skip
     output.write_text("a table\n" + "".join(json.dumps(line) + "\n" for line in lines))
@@ -75,4 +84,35 @@ def test_the_last_measurement_counts(tmp_path: Path) -> None:
         task_bytes=10_000,
         event_bytes=350,
         task_record_bytes=1_400,
+        view_mb=80,
+        view_cpu_s_per_million=12.5,
+        alerts_mb=90,
+        alerts_cpu_s_per_million=20.0,
+        redis_task_bytes=1_500,
     )
+
+
+def test_what_was_not_measured_is_said_to_be_so_and_nothing_is_computed_from_it() -> None:
+    said = [
+        line.split(" | ", 1)[1]
+        for line in page(MEASURED).splitlines()
+        if line.startswith(("| memory of the view", "| cores of the view", "| **memory of Redis"))
+    ]
+
+    assert said == ["not measured | not measured | not measured |"] * 3
+
+
+def test_view_agent_and_redis_follow_from_what_was_measured() -> None:
+    measured = msgspec.structs.replace(
+        MEASURED,
+        view_mb=80,
+        view_cpu_s_per_million=20.0,
+        alerts_mb=90,
+        alerts_cpu_s_per_million=10.0,
+        redis_task_bytes=2_000,
+    )
+
+    found = need(100_000, measured)  # 36,000 events/s at the peak, 4,900,000 tasks
+
+    assert (found.view_mb, found.view_cores, found.redis_mb) == (80, 0.72, 9_800)
+    assert (found.alerts_mb, found.alerts_cores) == (90, 0.36)
