@@ -111,7 +111,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `summary` has three lines: within budget or not, what stood out, what to do. `revision` counts
     from 1; a later one replaces the earlier. `explanation` says whether one is owed (at review or
     block), asked for (above 150 % of a limit) or neither. Limits in `metrics` and `phases` are those
-    that hold now.
+    that hold now. `inherited_from` is the task above this one whose block the verdict is: nothing
+    that is given to this one lifts it, and there is nothing to explain here.
     """
 
     task_id: str
@@ -120,6 +121,7 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str
     outcome: str | None = None
     verdict: Verdict
+    inherited_from: Name | None = None
     complexity: Complexity
     importance: Importance
     task_type: str | None = None

@@ -105,14 +105,16 @@ class Standings:
         Raises:
             UnavailableError: Kafka does not answer.
         """
-        prefix = self._settings.group_id("")
+        prefix = self._settings.topic_prefix
         async with self._answering():
             listed = await self._admin.list_consumer_groups()
             named = [name for name, _ in listed if name.startswith(f"{prefix}{beginning}")]
-            found = await self._admin.describe_consumer_groups(named)
+            # One at a time: aiokafka does not know the last field of a group in the answer, and takes
+            # it for the beginning of the next group.
+            found = [await self._admin.describe_consumer_groups([name]) for name in named]
         return sorted(
             name.removeprefix(prefix)
-            for answer in found
+            for (answer,) in found
             for _, name, state, *_ in answer.groups
             if state not in NOBODY_THERE
         )

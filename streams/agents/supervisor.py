@@ -79,6 +79,7 @@ class _Keeper:
     """Keeps one agent running."""
 
     _why: str | None = None
+    _got_going = False
 
     def __init__(
         self, settings: Settings, agent: Agent, metrics: AgentsMetrics, patience: Patience
@@ -118,7 +119,8 @@ class _Keeper:
                 return
             ran_s = clock() - started_s
             pause_s = backoff.after(ran_s)
-            stall_s = next_stall_s(stall_s, ran_s, usual_s) if why else usual_s
+            got_going = self._got_going or not why
+            stall_s = next_stall_s(stall_s, usual_s, got_going=got_going)
             self._metrics.restarted(name, "stalled" if why else "ended")
             why = why or f"ended with {process.exitcode}"
             log.error("agents: %s: worker %s; again in %g s", name, why, pause_s)
@@ -147,7 +149,7 @@ class _Keeper:
         self, process: SpawnProcess, seen: figures.Figures, stop: asyncio.Event, stall_s: float
     ) -> str | None:
         """Wait until the worker has ended, or has to be; return why, where it stopped moving."""
-        self._why = None
+        self._why, self._got_going = None, False
         stalled = asyncio.Event()
         loop = asyncio.get_running_loop()
         watching = loop.create_task(self._watch(seen, stalled, stall_s))
@@ -187,6 +189,7 @@ class _Keeper:
             self._seen.lag = waiting(self._agent, now)
             self._say_how_far_behind(sum(self._seen.lag.values()))
             why = watchdog.look(clock(), _signs(seen), now)
+            self._got_going = watchdog.got_going
             if why is not None:
                 return why
             await asyncio.sleep(self._patience.look_every_s)

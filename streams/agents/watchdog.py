@@ -14,18 +14,19 @@ STALL_S = 30.0
 STALL_MAX_S = 240.0
 
 
-def next_stall_s(stall_s: float, ran_s: float, usual_s: float = STALL_S) -> float:
+def next_stall_s(stall_s: float, usual_s: float = STALL_S, *, got_going: bool) -> float:
     """Return how long the successor of a worker that was replaced may stand still.
 
     Twice as long, where that one never got going: on a machine that has too much else to do it may
-    take longer than usual to begin, and the next one would be killed at the same place, for ever.
+    take longer than usual to begin, and the next one would be killed at the same place, for ever. How
+    long it lived does not tell: the restore of a table takes its time before, and is no beginning.
 
     Args:
         stall_s: how long the one that was replaced was allowed to.
-        ran_s: how long it lived.
         usual_s: where there is no reason to wait longer.
+        got_going: whether that one had done anything of what waits: `Watchdog.got_going`.
     """
-    if ran_s >= 2 * stall_s:
+    if got_going:
         return usual_s
     return min(2 * stall_s, max(STALL_MAX_S, usual_s))
 
@@ -53,13 +54,18 @@ class Signs:
 
 
 class Watchdog:
-    """Judges one worker, from its start on."""
+    """Judges one worker, from its start on.
+
+    `got_going`: a source of its own has moved since.
+    """
 
     def __init__(self, now_s: float, stall_s: float = STALL_S) -> None:
+        self.got_going = False
         self._stall_s = stall_s
         self._beat, self._beat_s = -1, now_s
         self._restored, self._restored_s = -1, now_s
         self._waiting: dict[Place, tuple[int, float]] = {}  # next offset, since when it is that
+        self._begun_at: dict[Place, int] = {}  # next offset, when it was first seen
 
     def look(
         self, now_s: float, signs: Signs, standings: Mapping[Place, Standing] | None
@@ -78,6 +84,11 @@ class Watchdog:
         if now_s - self._beat_s > self._stall_s:
             return f"does not answer for {self._stall_s:g} s"
         self._note(now_s, standings or {})
+        self.got_going |= any(
+            standing.next_offset > self._begun_at.setdefault(place, standing.next_offset)
+            and place in signs.owned
+            for place, standing in (standings or {}).items()
+        )
         return self._stalled(now_s, signs, standings or {})
 
     def _note(self, now_s: float, standings: Mapping[Place, Standing]) -> None:

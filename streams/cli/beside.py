@@ -50,8 +50,19 @@ class Latencies(Struct, frozen=True, kw_only=True):
     transition_ms: Quantiles
 
 
+class SinkFacts(Struct, frozen=True, kw_only=True):
+    """How far the delivery to a sink is behind, in records.
+
+    `lag` is None where nobody has ever delivered to it, or it cannot be asked; `why` says the latter.
+    """
+
+    name: str
+    lag: int | None
+    why: str | None = None
+
+
 class AgentFacts(Struct, frozen=True, kw_only=True):
-    """How far an agent or the delivery to a sink is behind, in records.
+    """How far an agent is behind, in records.
 
     `lag` is None where it has never run, or cannot be asked.
 
@@ -138,7 +149,7 @@ async def agents_facts(settings: Settings, partitions: int) -> list[AgentFacts]:
         return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(AGENTS)]
 
 
-async def sinks_facts(settings: Settings) -> list[AgentFacts]:
+async def sinks_facts(settings: Settings) -> list[SinkFacts]:
     """Return how far the delivery to each sink is behind: those configured here, and who delivers now.
 
     Nothing where the sinks are configured wrongly; that is another finding.
@@ -151,11 +162,11 @@ async def sinks_facts(settings: Settings) -> list[AgentFacts]:
         async with opened(settings, "doctor") as standings:
             names |= {group.removeprefix(GROUP) for group in await standings.groups(GROUP)}
             return [
-                AgentFacts(name=name, lag=await standings.behind(f"{GROUP}{name}", TOPICS))
+                SinkFacts(name=name, lag=await standings.behind(f"{GROUP}{name}", TOPICS))
                 for name in sorted(names)
             ]
     except UnavailableError as error:
-        return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(names)]
+        return [SinkFacts(name=name, lag=None, why=str(error)) for name in sorted(names)]
 
 
 async def _agent(standings: Standings, agent: Agent, partitions: int) -> AgentFacts:
@@ -180,11 +191,18 @@ def _with_restarts(facts: AgentFacts, told: Restarts | None) -> AgentFacts:
     )
 
 
+def behind_text(part: AgentFacts | SinkFacts) -> str:
+    """Return how far an agent, or the delivery to a sink, is behind."""
+    if part.why is not None:
+        return "cannot be asked"
+    return "has never run here" if part.lag is None else f"{counted(part.lag, 'record')} behind"
+
+
 def agent_text(agent: AgentFacts, now_ms: int) -> str:
     """Return how far an agent is behind, and how often it had to be started again."""
+    said = behind_text(agent)
     if agent.why is not None:
-        return "cannot be asked"
-    said = "has never run here" if agent.lag is None else f"{counted(agent.lag, 'record')} behind"
+        return said
     if not agent.restarts or agent.since is None or agent.restarted is None:
         return said
     times = counted(agent.restarts, "time")
@@ -214,7 +232,7 @@ def agent_findings(agents: Iterable[AgentFacts]) -> list[Finding]:
     return findings
 
 
-def sink_findings(sinks: Iterable[AgentFacts]) -> list[Finding]:
+def sink_findings(sinks: Iterable[SinkFacts]) -> list[Finding]:
     """Name the sinks to which delivery is behind; one that was told nothing yet is none."""
     findings = []
     for each in sinks:

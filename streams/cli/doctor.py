@@ -23,11 +23,13 @@ from streams.cli.alerts import severities_text
 from streams.cli.beside import (
     AgentFacts,
     Latencies,
+    SinkFacts,
     ViewFacts,
     agent_findings,
     agent_text,
     agents_facts,
     alert_findings,
+    behind_text,
     latencies,
     sink_findings,
     sinks_facts,
@@ -88,7 +90,7 @@ class DoctorAnswer(Struct, frozen=True, kw_only=True):
     latencies: Latencies | None = None
     alerts: dict[Severity, int] = {}
     agents: list[AgentFacts] = []
-    sinks: list[AgentFacts] = []
+    sinks: list[SinkFacts] = []
     findings: list[Finding]
     source: AnsweredFrom | None = None
 
@@ -459,7 +461,7 @@ def _show_others(answer: DoctorAnswer) -> None:
     for agent in answer.agents:
         told[f"agent {agent.name}"] = Text(plain(agent_text(agent, now_ms)))
     for sink in answer.sinks:
-        told[f"sink {sink.name}"] = Text(plain(agent_text(sink, now_ms)))
+        told[f"sink {sink.name}"] = Text(plain(behind_text(sink)))
     listed = table("", "")
     listed.show_header = False
     for name, said in told.items():

@@ -31,7 +31,8 @@ class TaskVerdict(Struct, frozen=True, kw_only=True, gc=False):
 
     `held` is the one thing to obey: the task must stop until somebody investigates or grants more.
     `enforced` says whether the verdict counts; if not, `unenforced_reason` says why (observe,
-    partial, breaker, ended, kill_switch, stale_feed). `message` is for people.
+    partial, breaker, ended, kill_switch, stale_feed). `message` is for people. `inherited_from` is the
+    task above whose block it is.
     """
 
     task_id: str | None = None
@@ -43,13 +44,14 @@ class TaskVerdict(Struct, frozen=True, kw_only=True, gc=False):
     message: str = ""
     decision_id: str | None = None
     number: int | None = None
+    inherited_from: str | None = None
     mode: Mode | None = None
     partition: int | None = None
 
     @property
     def explanation_owed(self) -> bool:
-        """Whether a written explanation is asked for: at review, and at block."""
-        return self.verdict in (Verdict.REVIEW, Verdict.BLOCK)
+        """Whether a written explanation is asked for: at review, and at a block of its own."""
+        return self.verdict in (Verdict.REVIEW, Verdict.BLOCK) and self.inherited_from is None
 
 
 CONTINUE = TaskVerdict()
@@ -67,6 +69,7 @@ def of_decision(decision: Decision, decision_id: str, partition: int) -> TaskVer
         message=decision.message,
         decision_id=decision_id,
         number=decision.number,
+        inherited_from=decision.inherited_from,
         mode=decision.mode,
         partition=partition,
     )

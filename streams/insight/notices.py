@@ -68,10 +68,12 @@ def notice_of_completion(record: Envelope[Report]) -> Notice | None:
     report = record.data
     if not report.final or report.revision > 1:
         return None
+    # An inherited one has had its warning, with the parent: a thousand children bring no other.
+    is_own_block = report.verdict is Verdict.BLOCK and report.inherited_from is None
     return Notice(
         id=record.id,
         kind=NoticeKind.COMPLETION,
-        severity=Severity.WARNING if report.verdict is Verdict.BLOCK else Severity.INFO,
+        severity=Severity.WARNING if is_own_block else Severity.INFO,
         title=f"{report.task_id} ended: {report.outcome or 'completed'}",
         text=summary_text(report).rstrip(),
         time=record.time,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from schemas.fields import Metric
 from schemas.reports import MetricReport, PhaseReport, Report
 from streams.insight.numbers import amount, counted, percent
-from streams.insight.summary import change_text, said
+from streams.insight.summary import change_text, said, verdict_text
 from streams.insight.times import instant
 
 # The user's own three marks.
@@ -85,7 +85,7 @@ def _about(report: Report) -> str:
         *(each for each in (report.task_type, report.owner, report.team) if each),
     ]
     when = report.status if report.outcome is None else report.outcome
-    return f"{', '.join(kind)}; {when}; verdict {report.verdict.value}"
+    return f"{', '.join(kind)}; {when}; verdict {verdict_text(report)}"
 
 
 def _sections(report: Report) -> Iterator[tuple[str, list[str]]]:

@@ -28,6 +28,7 @@ from streams.insight.task_facts import (
     LEVELS,
     NOWHERE,
     Crossing,
+    Place,
     Run,
     TaskFacts,
     cell_key,
@@ -71,7 +72,7 @@ def compose(material: Material) -> Report:
     phases = _phases(told)
     changes = _limits_changes(facts)
     causes = _causes(told, changes, {None: metrics} | {each.phase: each.metrics for each in phases})
-    explanation = _explanation(facts, [metrics, *(phase.metrics for phase in phases)])
+    explanation = _explanation(told, [metrics, *(phase.metrics for phase in phases)])
     report = Report(
         task_id=facts.task_id,
         revision=material.revision,
@@ -79,6 +80,7 @@ def compose(material: Material) -> Report:
         status=facts.status,
         outcome=facts.outcome,
         verdict=facts.verdict if state is None else state.verdict,
+        inherited_from=_inherited_from(told),
         complexity=facts.complexity,
         importance=facts.importance,
         task_type=facts.task_type,
@@ -131,8 +133,19 @@ def report_link(template: str | None, task_id: str) -> str | None:
 
 
 def owes_explanation(facts: TaskFacts) -> bool:
-    """Whether the task came to review or block, and nobody has written why since."""
-    return all(each.place <= facts.owed for each in facts.explanations) and facts.owed > NOWHERE
+    """Whether the task itself came to review or block, and nobody has written why since."""
+    owed = max((facts.owed, *_crossed_unsaid(facts)))
+    return all(each.place <= owed for each in facts.explanations) and owed > NOWHERE
+
+
+def _crossed_unsaid(facts: TaskFacts) -> Iterable[Place]:
+    """Yield where a task came to review or block while it inherits one: no decision says so then."""
+    if facts.inherited_from is None:
+        return
+    for each in facts.crossings.values():
+        is_owed = each.level in (Verdict.REVIEW, Verdict.BLOCK) and not each.withdrawn
+        if is_owed and each.place > facts.decided:
+            yield each.place
 
 
 @dataclass(frozen=True)
@@ -299,7 +312,21 @@ def _cause(
     return msgspec.structs.replace(found, text=cause_text(found))
 
 
-def _explanation(facts: TaskFacts, metrics: Iterable[Mapping[Metric, MetricReport]]) -> str:
+def _inherited_from(told: _Told) -> str | None:
+    """Return whose block holds the task; None where none does, or it is at block itself.
+
+    That it comes to block itself while it inherits one is no decision, only a crossing.
+    """
+    facts, state = told.material.facts, told.material.state
+    if state is not None:
+        is_own = any(each.level is Verdict.BLOCK for each in state.cells)
+        return None if is_own else state.inherited_from
+    is_own = any(_level(told, cell) is Verdict.BLOCK for cell in told.crossings)
+    return None if is_own else facts.inherited_from
+
+
+def _explanation(told: _Told, metrics: Iterable[Mapping[Metric, MetricReport]]) -> str:
+    facts = told.material.facts
     if owes_explanation(facts):
         return OWED
     shares = [each.share or 0 for found in metrics for each in found.values()]

@@ -107,6 +107,12 @@ def of_limit(used: Number, limit: Number, metric: Metric) -> str:
     return f"{amount(used, metric)} of {said(limit, metric)}"
 
 
+def verdict_text(report: Report) -> str:
+    """Return `block`, or `block, inherited from TASK-1`."""
+    above = report.inherited_from
+    return report.verdict.value + ("" if above is None else f", inherited from {above}")
+
+
 def _budget_line(report: Report) -> str:
     limited = {metric: found for metric, found in report.metrics.items() if found.share is not None}
     how = "" if report.outcome is None else f"; {report.outcome}"
@@ -117,7 +123,7 @@ def _budget_line(report: Report) -> str:
     metric, worst = max(limited.items(), key=lambda each: each[1].share or 0)
     assert worst.limit is not None
     over = (worst.share or 0) > 1
-    level = "" if report.verdict is Verdict.CONTINUE else f"; at {report.verdict.value}"
+    level = "" if report.verdict is Verdict.CONTINUE else f"; at {verdict_text(report)}"
     return (
         f"{'Over' if over else 'Within'} budget: {percent(worst.share)} of its {_BUDGET[metric]} "
         f"({of_limit(worst.used, worst.limit, metric)}){level}{how}."
@@ -141,6 +147,11 @@ def _to_do(report: Report) -> str:
     write_down = f"Write down why: `stoploss explain {report.task_id} --text …`."
     if report.verdict is Verdict.BLOCK and not report.final:
         owed = f" {write_down}" if is_owed else ""
+        if (above := report.inherited_from) is not None:
+            return (
+                f"Investigate {above}, which is above it, and grant that one more (`stoploss grant "
+                f"{above} …`): that lifts this block, and a grant to {report.task_id} does not.{owed}"
+            )
         return f"Investigate; then grant more (`stoploss grant`) or end the task.{owed}"
     if is_owed:
         return write_down

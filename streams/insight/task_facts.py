@@ -115,6 +115,8 @@ class TaskFacts(Struct, kw_only=True, omit_defaults=True):
     verdict: Verdict = Verdict.CONTINUE
     decided: Place = NOWHERE  # of the last decision
     owed: Place = NOWHERE  # of the last decision for which an explanation is owed
+    inherited_from: str | None = None  # by the last decision: whose block holds it
+    own: Verdict = Verdict.CONTINUE  # while it inherits: its own verdict before
     runs: dict[str, Run] = {}
     crossings: dict[str, Crossing] = {}
     blocks: dict[str, Block] = {}
@@ -199,6 +201,7 @@ def _begin_anew(facts: TaskFacts, start: Place) -> None:
     fresh.blocks = _since(start, facts.blocks)
     if facts.decided > start:
         fresh.decided, fresh.verdict, fresh.owed = facts.decided, facts.verdict, facts.owed
+        fresh.inherited_from, fresh.own = facts.inherited_from, facts.own
     fresh.children = {child: place for child, place in facts.children.items() if place > start}
     for name in facts.__struct_fields__:
         setattr(facts, name, getattr(fresh, name))
@@ -246,11 +249,15 @@ def tell_breach(facts: TaskFacts, record: Envelope[Breach]) -> bool:
 
 
 def tell_decision(facts: TaskFacts, record: Envelope[Decision]) -> bool:
-    """Take over a verdict, and keep each block: somebody is asked about it."""
+    """Take over a verdict, and keep each block of its own: somebody is asked about it.
+
+    A block that is inherited is its parent's: nobody has to explain it here, or to answer for it.
+    """
     place, said = place_of(record.id), record.data
     if place < facts.born:
         return False
-    is_new_block = said.verdict is Verdict.BLOCK and record.id not in facts.blocks
+    is_own_block = said.verdict is Verdict.BLOCK and said.inherited_from is None
+    is_new_block = is_own_block and record.id not in facts.blocks
     if is_new_block:
         facts.blocks[record.id] = Block(
             place=place,
@@ -262,16 +269,22 @@ def tell_decision(facts: TaskFacts, record: Envelope[Decision]) -> bool:
         _bound(facts.blocks, BLOCKS_MAX)
     if place <= facts.decided:
         return is_new_block
+    before, inherited_at = said.previous, None
+    if facts.inherited_from is not None:
+        before, inherited_at = facts.own, facts.decided
     facts.decided, facts.verdict = place, said.verdict
+    facts.inherited_from = said.inherited_from
+    if said.inherited_from is not None:
+        facts.own = before
+        return True
+    facts.own = Verdict.CONTINUE
     # One that is told again, because another mode holds now, asks for nothing new, nor does one that
-    # falls: what it came down from has asked already.
-    if said.verdict in (Verdict.REVIEW, Verdict.BLOCK) and _has_risen(said):
-        facts.owed = place
+    # falls: what it came down from has asked already. What it came to itself while it inherited a
+    # block shows only now, and may have been explained meanwhile.
+    has_risen = LEVELS.index(said.verdict) > LEVELS.index(before)
+    if said.verdict in (Verdict.REVIEW, Verdict.BLOCK) and has_risen:
+        facts.owed = place if inherited_at is None else inherited_at
     return True
-
-
-def _has_risen(said: Decision) -> bool:
-    return LEVELS.index(said.verdict) > LEVELS.index(said.previous)
 
 
 def tell_feedback(facts: TaskFacts, record: Envelope[Feedback]) -> None:

@@ -5,8 +5,9 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from schemas.audit import Action, Audit
 from schemas.encode import encode_event
 from schemas.envelope import Envelope, rfc3339
-from schemas.events import Event
+from schemas.events import Event, PhaseUsage, TaskEnded
 from schemas.health import Health
 from schemas.quantiles import with_value
 from schemas.sketches import Histogram
@@ -80,24 +81,27 @@ class Place:
     def settings(self) -> Settings:
         return self.agents.settings
 
-    async def append(self, topic: Topic, key: str, kind: str, data: object) -> None:
-        """Say something on a topic of one partition."""
-        self._number += 1
-        envelope = Envelope(
-            id=f"{kind}-{self._number}",
-            source="test",
-            type=f"stoploss.{kind}",
-            subject=key,
-            time=rfc3339(time.time_ns() // 1_000_000),
-            data=data,
-        )
+    async def append(self, topic: Topic, key: str, kind: str, *said: object) -> None:
+        """Say something on a topic of one partition, one after the other."""
         async with aiokafka.AIOKafkaProducer(**self.settings.producer_kwargs()) as producer:
-            await producer.send_and_wait(
-                self.settings.topic(topic), msgspec.json.encode(envelope), key.encode()
-            )
+            for data in said:
+                self._number += 1
+                envelope = Envelope(
+                    id=f"{kind}-{self._number}",
+                    source="test",
+                    type=f"stoploss.{kind}",
+                    subject=key,
+                    time=rfc3339(time.time_ns() // 1_000_000),
+                    data=data,
+                )
+                await producer.send_and_wait(
+                    self.settings.topic(topic), msgspec.json.encode(envelope), key.encode()
+                )
 
-    async def health(self, **said: Any) -> None:  # noqa: ANN401 - any field
-        await self.append(Topic.HEALTH, "enforcer-1", "health", Health(source="enforcer-1", **said))
+    async def health(self, *said: dict[str, Any]) -> None:
+        """Say how an enforcer is, once for each of these fields."""
+        reports = (Health(source="enforcer-1", **fields) for fields in said)
+        await self.append(Topic.HEALTH, "enforcer-1", "health", *reports)
 
     async def apply(self, policy: Policy) -> None:
         """Set a policy as operators do, for the ledger and in the audit."""
@@ -169,11 +173,57 @@ def without_usage(rollout: Path, into: Path) -> Path:
     return path
 
 
-def sessions(count: int) -> list[Event]:
-    """The first recorded sessions of the demo."""
+def sessions(first: int, end: int) -> list[Event]:
+    """Some of the recorded sessions of the demo, in their order."""
     events = list(import_events(DEMO_KIND, [demo_path()]))
-    names = list(dict.fromkeys(event.subject for event in events))[:count]
+    names = list(dict.fromkeys(event.subject for event in events))[first:end]
     return [event for event in events if event.subject in names]
+
+
+def live(world: World, session: Sequence[Event]) -> list[tuple[str, bytes]]:
+    """A recorded session as an enforcer tells it that says when a phase begins, and when it ends."""
+    task, phase, told = session[0].subject, None, []
+    for event in session:
+        if isinstance(event, PhaseUsage) and event.data.phase != phase:
+            if phase is not None:
+                told.append(world.event("phase.ended", task, phase=phase))
+            phase = event.data.phase
+            told.append(world.event("phase.started", task, phase=phase))
+        if isinstance(event, TaskEnded):
+            told.append(world.event("phase.ended", task, phase=phase))
+        told.append(encode_event(event))
+    return [(task, value) for value in told]
+
+
+def waits_ms() -> list[float]:
+    """How long the recorded sessions took from one phase to the next, where they did not rest."""
+    last: dict[str, PhaseUsage] = {}
+    found = []
+    for event in sessions(0, 10):
+        if not isinstance(event, PhaseUsage):
+            continue
+        before = last.get(event.subject)
+        last[event.subject] = event
+        if before is not None and before.data.phase != event.data.phase:
+            found.append((event.time - before.time).total_seconds() * 1_000)
+    return [wait for wait in found if 0 < wait < 60_000]
+
+
+def queue_depths() -> list[int]:
+    """How many of the recorded sessions wait, whenever one comes or goes, where one at a time has room."""
+    comes: dict[str, datetime] = {}
+    ends: dict[str, datetime] = {}
+    for event in import_events(DEMO_KIND, [demo_path()]):
+        if event.partitionkey is None:  # what a sub-agent does is part of its session
+            comes.setdefault(event.subject, event.time)
+            ends[event.subject] = event.time
+    changes, free = [], min(comes.values())
+    for name, at in sorted(comes.items(), key=lambda each: each[1]):
+        begins = max(at, free)
+        changes += [(at, 1), (begins, -1)]
+        free = begins + (ends[name] - at)
+    changes.sort(key=lambda each: (each[0], -each[1]))  # who finds room has come first
+    return list(accumulate(change for _, change in changes))
 
 
 async def test_alerts_about_tasks_fire_once_and_are_resolved_once(
@@ -185,7 +235,7 @@ async def test_alerts_about_tasks_fire_once_and_are_resolved_once(
         lost = list(import_events("codex", [without_usage(CODEX_SAMPLE, tmp_path)]))
         await world.send(keyed(lost))
         await place.until("usage_missing/all", FIRED)
-        recorded = sessions(8)
+        recorded = sessions(0, 8)
         await world.send(keyed(recorded))
         await place.until("usage_missing/all", FIRED, RESOLVED)
         await place.until("stop_loss_rate/all", FIRED)
@@ -200,34 +250,43 @@ async def test_alerts_about_tasks_fire_once_and_are_resolved_once(
         await world.send([("GRANTED", grant)])
         await place.until("budget_breach/GRANTED", FIRED, RESOLVED)
 
-        await world.send([("STUCK", world.event("phase.started", "STUCK", phase="THINK"))])
-        await place.until("stuck_task/STUCK", FIRED)
-        await world.send([("STUCK", world.event("phase.ended", "STUCK", phase="THINK"))])
-        await place.until("stuck_task/STUCK", FIRED, RESOLVED)
+        stopping = sessions(9, 10)
+        told, stuck = live(world, stopping), f"stuck_task/{stopping[0].subject}"
+        begun = [at for at, (_, value) in enumerate(told) if b"phase.started" in value]
+        stops = (
+            begun[len(begun) // 2] + 2
+        )  # in the middle of a phase, after its first call of a model
+        await world.send(told[:stops])
+        await place.until(stuck, FIRED)
+        await world.send(told[stops:])
+        await place.until(stuck, FIRED, RESOLVED)
         await place.agents.until_done()
     assert await worker.ended() == 0
     edges = await place.edges()
-    tasks = {event.subject for event in [*lost, *recorded]}
+    tasks = {event.subject for event in [*lost, *recorded, *stopping]}
     about_sessions = {key: found for key, found in edges.items() if key.partition("/")[2] in tasks}
     names = {key.partition("/")[0] for key in about_sessions}
-    assert names == {"budget_breach", "task_blocked"}
+    assert names == {"budget_breach", "task_blocked", "stuck_task"}
+    assert [key for key in about_sessions if key.startswith("stuck_task/")] == [stuck]
     assert all(found == [FIRED, RESOLVED] for found in about_sessions.values()), about_sessions
     assert {key: found for key, found in edges.items() if key not in about_sessions} == {
         "usage_missing/all": [FIRED, RESOLVED],
         "stop_loss_rate/all": [FIRED, RESOLVED],
         "budget_breach/GRANTED": [FIRED, RESOLVED],
-        "stuck_task/STUCK": [FIRED, RESOLVED],
     }
     assert await world.read(Topic.DEAD_LETTERS) == []
     await world.assert_verified()
 
 
 class Enforcer:
-    """Says how it is, again and again; how long its phase transitions take is set from outside."""
+    """Says how it is, again and again: its phase transitions take as long as the recorded ones.
+
+    `slower`: so many times as long, set from outside.
+    """
 
     def __init__(self, place: Place) -> None:
-        self._place = place
-        self.takes_ms = 300.0
+        self._place, self._waits_ms = place, waits_ms()
+        self.slower = 1.0
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator["Enforcer"]:
@@ -241,7 +300,10 @@ class Enforcer:
 
     async def _work(self) -> None:
         while True:
-            await self._place.health(transition_ms=with_value(Histogram(), self.takes_ms, 60))
+            taken = Histogram()
+            for wait_ms in self._waits_ms:
+                taken = with_value(taken, wait_ms * self.slower)
+            await self._place.health({"transition_ms": taken})
             await asyncio.sleep(0.1)
 
 
@@ -254,17 +316,17 @@ async def test_an_enforcer_that_is_far_too_slow_for_long_switches_enforcement_of
         await place.apply(FAST)
         await world.set_mode("enforce")
         await eventually(lambda: all_in(place, "enforce"))
-        await place.health(queue_depth=31)
-        await place.until("queue_depth/enforcer-1", FIRED)
-        await place.health(queue_depth=10)
+        depths = queue_depths()
+        assert (max(depths) > 30, depths[-1]) == (True, 0)
+        await place.health(*({"queue_depth": depth} for depth in depths))
         await place.until("queue_depth/enforcer-1", FIRED, RESOLVED)
         async with Enforcer(place).working() as enforcer:
             await eventually(lambda: health_spans(place, 6_000))
-            enforcer.takes_ms = 900
+            enforcer.slower = 3.0
             await place.until(latency, FIRED)
             await place.until(breaker, FIRED)
             await eventually(lambda: all_in(place, "observe"))
-            enforcer.takes_ms = 300
+            enforcer.slower = 1.0
             await place.until(latency, FIRED, RESOLVED)
             await place.until(breaker, FIRED, RESOLVED)
         await place.agents.until_done()

@@ -3,9 +3,15 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
+from schemas.encode import encode_event
+from schemas.events import TaskStarted
+from schemas.fields import Importance
 from schemas.topics import Topic
 from streams.agents.governance import AGENT
+from streams.importers.base import import_events
+from streams.importers.demo import DEMO_KIND, demo_path
 from tests.integration.agents_world import WITHIN_S, AgentsWorld, make_agents_world
 from tests.integration.kafka_world import World, eventually
 
@@ -87,3 +93,47 @@ async def test_changes_are_noted_and_inflation_is_told_also_where_a_worker_is_ki
 
 async def _told(world: World) -> bool:
     return len(await edges(world)) == 2
+
+
+COPIES = 12  # so that of all together fewer than 8 % are critical
+
+
+async def test_recorded_sessions_of_which_four_in_five_are_critical_are_told_once_until_others_come(
+    agents: AgentsWorld,
+) -> None:
+    world, inflation = World(agents.settings), "importance_inflation/all"
+    recorded = list(import_events(DEMO_KIND, [demo_path()]))
+    starts = [event for event in recorded if isinstance(event, TaskStarted)]
+    critical = {event.subject for number, event in enumerate(starts) if number % 5}
+    assert 0.75 < len(critical) / len(starts) < 0.8
+    inflated = [
+        replace(
+            event,
+            data=replace(
+                event.data, importance=Importance.CRITICAL, importance_justification="an outage"
+            ),
+        )
+        if isinstance(event, TaskStarted) and event.subject in critical
+        else event
+        for event in recorded
+    ]
+    as_recorded = [
+        replace(start, subject=f"{start.subject}/{copy}")
+        for copy in range(COPIES)
+        for start in starts
+        if start.partitionkey is None
+    ]
+
+    async def told(*expected: str) -> bool:
+        return (await edges(world)).get(inflation) == list(expected)
+
+    async with world.ledger(), agents.worker():
+        await world.send([(one.partitionkey or one.subject, encode_event(one)) for one in inflated])
+        await eventually(lambda: told("firing 1"), WITHIN_S)
+        await world.send([(one.subject, encode_event(one)) for one in as_recorded])
+        await eventually(lambda: told("firing 1", "resolved 2"), WITHIN_S)
+        await agents.until_done()
+    assert await edges(world) == {inflation: ["firing 1", "resolved 2"]}
+    classified = {f"{task} task_classified" for task in critical}
+    assert {entry.rpartition(" ")[0] for entry in await trail(world)} >= classified
+    await world.assert_verified()

@@ -77,7 +77,15 @@ async def test_a_healthy_system_is_examined_by_its_view(view: Shown) -> None:
     assert answer["view"]["age_ms"] < 10_000
     assert answer["alerts"] == {"warning": 1}
     assert [each["mode"] for each in answer["partitions"]] == ["observe", "observe"]
-    assert {"name": "baselines", "lag": None, "why": None} in answer["agents"]
+    assert {
+        "name": "baselines",
+        "lag": None,
+        "why": None,
+        "restarts": 0,
+        "since": None,
+        "restarted": None,
+        "restarted_because": None,
+    } in answer["agents"]
     assert answer["latencies"]["commit_ms"]["count"] >= 9
     assert answer["latencies"]["transition_ms"]["count"] == 4
     assert answer["latencies"]["transition_ms"]["p99"] == pytest.approx(1_097, rel=0.02)
@@ -230,7 +238,7 @@ async def test_how_far_the_delivery_to_each_sink_is_behind_is_told(
     try:
         with contextlib.chdir(tmp_path):
             await eventually(have_begun)
-            await say(world, [alert(number) for number in range(3)])
+            await say(world, [alert(number) for number in (1, 2, 3)])
             await eventually(one_waits)
     finally:
         delivering.cancel()

@@ -84,6 +84,23 @@ async def test_the_summary_is_a_gate_as_long_as_an_explanation_is_owed(world: Wo
     assert len(given.answer["summary"]) == 3
 
 
+async def test_below_a_blocked_task_the_gate_is_open_and_the_parent_is_named(world: World) -> None:
+    task = world.task_in(1)
+    await over(world, task)
+    await send(world, task, world.event("task.started", "CHILD", parent_task_id=task))
+    gate = await run(world, "report", "CHILD", "--summary", "--json")
+    assert (gate.code, gate.answer["explanation"]) == (0, "none")
+    assert gate.answer["summary"][2].startswith(f"Investigate {task}, which is above it, and ")
+    child = (await run(world, "report", "CHILD", "--json")).answer
+    assert (child["verdict"], child["inherited_from"]) == ("block", task)
+    assert "blocks" not in child
+    more = ("--multiplier", "4", "--reason", "needed", "--by", "ann")
+    assert (await run(world, "grant", task, *more)).code == 0
+    lifted = await run(world, "report", "CHILD", "--summary", "--json")
+    assert (lifted.code, lifted.answer["explanation"]) == (0, "none")
+    assert lifted.answer["summary"][2] == "Nothing to do."
+
+
 async def test_an_open_task_is_reported_on_with_what_its_phases_use_now(world: World) -> None:
     task = world.task_in(0)
     await over(world, task)

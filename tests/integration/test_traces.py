@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
 CROSSING = 100_000
+NAMES = {"budget_breach", "task_blocked"}  # what follows from it
 
 
 @pytest.fixture
@@ -146,6 +147,7 @@ async def test_an_alert_is_in_the_trace_of_the_event_that_led_to_it(
     agents: AgentsWorld = await make_agents_world(bootstrap_servers, topic_prefix, AGENTS["alerts"])
     world = World(agents.settings)
     traced, untraced = world.task_in(0, "TRACED"), world.task_in(2, "UNTRACED")
+    tasks = {traced, untraced}
     async with collector() as taking:
         traced_by(world, taking)
         worker = await agents.begin(STOPLOSS_OTLP_TRACES_ENDPOINT=taking.endpoint)
@@ -153,29 +155,38 @@ async def test_an_alert_is_in_the_trace_of_the_event_that_led_to_it(
             await world.send(
                 [crossing(world, untraced, None), crossing(world, traced, TRACEPARENT)]
             )
-            await eventually(lambda: breaches_are_told(world, {traced, untraced}), within_s=100)
-        await taking.until(lambda: len(taking.spans) == 3)
+            await eventually(lambda: alerts_are_told(world, tasks), within_s=100)
+        await taking.until(lambda: len(taking.spans) >= 4)
         await worker.end()
     assert worker.process.returncode == 0, worker.said
     assert sorted(span.name for span in taking.spans) == [
         "stoploss.alert",
+        "stoploss.alert",
         "stoploss.batch",
         "stoploss.decision",
     ]
-    (alert,) = taking.named("stoploss.alert")
-    assert alert.service == "stoploss-agents"
-    assert (alert.trace_id, alert.parent_id) == (TRACE, SPAN)
-    assert alert.attributes == {
-        "stoploss.name": "budget_breach",
-        "stoploss.scope": traced,
-        "stoploss.state": "firing",
-        "stoploss.severity": "warning",
-        "stoploss.number": 1,
+    alerts = {alert.attributes["stoploss.name"]: alert for alert in taking.named("stoploss.alert")}
+    assert set(alerts) == NAMES
+    for name, alert in alerts.items():
+        assert alert.service == "stoploss-agents"
+        assert (alert.trace_id, alert.parent_id) == (TRACE, SPAN)
+        assert alert.attributes == {
+            "stoploss.name": name,
+            "stoploss.scope": traced,
+            "stoploss.state": "firing",
+            "stoploss.severity": "warning",
+            "stoploss.number": 1,
+        }
+    carried = [(one.data["scope"], one.envelope or {}) for one in await world.read(Topic.ALERTS)]
+    assert {
+        task: {"traceparent" in one for of, one in carried if of == task} for task in tasks
+    } == {
+        traced: {True},
+        untraced: {False},
     }
-    carried = {seen.data["scope"]: seen.envelope for seen in await world.read(Topic.ALERTS)}
-    assert (carried[traced] or {})["traceparent"] == TRACEPARENT
-    assert "traceparent" not in (carried[untraced] or {})
+    assert {one.get("traceparent", TRACEPARENT) for _, one in carried} == {TRACEPARENT}
 
 
-async def breaches_are_told(world: World, tasks: set[str]) -> bool:
-    return {seen.data["scope"] for seen in await world.read(Topic.ALERTS)} >= tasks
+async def alerts_are_told(world: World, tasks: set[str]) -> bool:
+    told = {(seen.data["name"], seen.data["scope"]) for seen in await world.read(Topic.ALERTS)}
+    return told == {(name, task) for name in NAMES for task in tasks}

@@ -75,15 +75,60 @@ def test_what_waits_is_never_less_than_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stall_s", "ran_s", "next_s"),
+    ("stall_s", "got_going", "next_s"),
     [
-        pytest.param(30, 31, 60, id="it never got going: the next one has twice as long"),
-        pytest.param(60, 119, 120, id="nor did the next one"),
-        pytest.param(240, 241, 240, id="not longer than four minutes"),
-        pytest.param(60, 120, 30, id="it had got going, and then stood still"),
+        pytest.param(30, False, 60, id="it never got going: the next one has twice as long"),
+        pytest.param(60, False, 120, id="nor did the next one"),
+        pytest.param(240, False, 240, id="not longer than four minutes"),
+        pytest.param(60, True, 30, id="it had got going, and then stood still"),
     ],
 )
 def test_who_never_got_going_is_followed_by_one_that_has_longer(
-    stall_s: float, ran_s: float, next_s: float
+    stall_s: float, next_s: float, *, got_going: bool
 ) -> None:
-    assert next_stall_s(stall_s, ran_s) == next_s
+    assert next_stall_s(stall_s, got_going=got_going) == next_s
+
+
+@pytest.mark.parametrize(
+    ("seen", "has"),
+    [
+        pytest.param([{IN: (5, 9)}, None, {IN: (6, 9)}], True, id="what waits for it is less"),
+        pytest.param([{IN: (9, 9)}, {IN: (12, 12)}], True, id="what came is done by the next look"),
+        pytest.param([{IN: (5, 9)}, {IN: (5, 99)}], False, id="what waits is only more"),
+        pytest.param([{IN: (5, 9)}, {OTHER: (7, 9)}], False, id="another source is seen"),
+        pytest.param([{OTHER: (5, 9)}, {OTHER: (7, 9)}], False, id="another's source moves"),
+        pytest.param([None, {IN: (6, 9)}], False, id="nothing was seen to move"),
+    ],
+)
+def test_who_has_moved_a_source_of_its_own_has_got_going(
+    seen: list[dict[Place, tuple[int, int]] | None], *, has: bool
+) -> None:
+    watchdog = Watchdog(0.0, STALL_S)
+    for beat, places in enumerate(seen):
+        standings = None
+        if places is not None:
+            standings = {place: Standing(*at) for place, at in places.items()}
+        # That it restores is no sign that it will ever begin.
+        watchdog.look(float(beat), Signs(beat, beat, frozenset({IN})), standings)
+    assert watchdog.got_going is has
+
+
+def lived_s(stall_s: float, *, restores_s: int, begins_s: int) -> tuple[int, bool]:
+    """How long a worker lives that needs so long to restore, and then to begin; whether it began."""
+    watchdog = Watchdog(0.0, stall_s)
+    for now_s in range(2, 1_000, 2):
+        done = max(now_s - restores_s - begins_s, 0)
+        signs = Signs(now_s, min(now_s, restores_s), frozenset({IN}))
+        if watchdog.look(float(now_s), signs, {IN: Standing(done, 10_000)}) is not None:
+            return now_s, watchdog.got_going
+    return 1_000, watchdog.got_going
+
+
+def test_a_restore_before_a_slow_beginning_is_not_taken_for_a_beginning() -> None:
+    stall_s = STALL_S
+    lives: list[tuple[int, bool]] = []
+    while not lives or not lives[-1][1]:
+        lives.append(lived_s(stall_s, restores_s=35, begins_s=40))
+        stall_s = next_stall_s(stall_s, got_going=lives[-1][1])
+        assert len(lives) < 8, "each is killed at the same place"
+    assert lives == [(68, False), (1_000, True)]

@@ -8,6 +8,7 @@ from streams.cli.beside import (
     LAG_RECORDS_MAX,
     SINK_LAG_MAX,
     AgentFacts,
+    SinkFacts,
     ViewFacts,
     agent_findings,
     agent_text,
@@ -118,21 +119,21 @@ def test_an_agent_that_died_and_came_back_says_so(agent: AgentFacts, said: str) 
 @pytest.mark.parametrize(
     ("sink", "problems"),
     [
-        pytest.param(AgentFacts(name="s", lag=None), [], id="one that was told nothing yet"),
-        pytest.param(AgentFacts(name="s", lag=SINK_LAG_MAX), [], id="a moment's notices"),
+        pytest.param(SinkFacts(name="s", lag=None), [], id="one that was told nothing yet"),
+        pytest.param(SinkFacts(name="s", lag=SINK_LAG_MAX), [], id="a moment's notices"),
         pytest.param(
-            AgentFacts(name="s", lag=1_234),
+            SinkFacts(name="s", lag=1_234),
             ["delivery to it is 1,234 records behind"],
             id="one behind",
         ),
         pytest.param(
-            AgentFacts(name="s", lag=None, why="Kafka at k: no rights"),
+            SinkFacts(name="s", lag=None, why="Kafka at k: no rights"),
             ["Kafka at k: no rights"],
             id="one that cannot be asked",
         ),
     ],
 )
-def test_a_sink_that_is_told_too_late_is_wrong(sink: AgentFacts, problems: list[str]) -> None:
+def test_a_sink_that_is_told_too_late_is_wrong(sink: SinkFacts, problems: list[str]) -> None:
     found = sink_findings([sink])
     assert [each.problem for each in found] == problems
     assert {each.about for each in found} <= {"sink s"}

@@ -15,7 +15,9 @@ ALL = frozenset({0, 1})
 NONE: frozenset[int] = frozenset()
 
 
-def decided(verdict: Verdict, *, enforced: bool = True, partition: int = 0) -> TaskVerdict:
+def decided(
+    verdict: Verdict, *, enforced: bool = True, partition: int = 0, above: str | None = None
+) -> TaskVerdict:
     decision = Decision(
         task_id="TASK-1",
         number=3,
@@ -23,6 +25,7 @@ def decided(verdict: Verdict, *, enforced: bool = True, partition: int = 0) -> T
         previous=Verdict.CONTINUE,
         enforced=enforced,
         unenforced_reason=None if enforced else UnenforcedReason.OBSERVE,
+        inherited_from=above,
         message="THINK at 210 % of its budget",
         mode=Mode.ENFORCE if enforced else Mode.OBSERVE,
         policy=PolicyRef("1", "abc"),
@@ -99,6 +102,12 @@ def test_the_last_known_verdict_is_said_when_the_feed_is_stale() -> None:
 )
 def test_an_explanation_is_owed_from_review_on(verdict: Verdict, *, owed: bool) -> None:
     assert decided(verdict).explanation_owed is owed
+
+
+def test_a_block_that_is_inherited_holds_and_is_not_to_be_explained() -> None:
+    answer = decided(Verdict.BLOCK, above="TASK-P")
+    assert (answer.held, answer.inherited_from) == (True, "TASK-P")
+    assert not answer.explanation_owed
 
 
 def test_no_decision_means_continue() -> None:

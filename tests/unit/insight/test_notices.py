@@ -79,6 +79,21 @@ def test_a_task_that_ended_at_block_is_a_warning() -> None:
     assert notice.severity is Severity.WARNING
 
 
+def test_a_task_that_ended_below_one_at_block_is_none() -> None:
+    notice = notice_of_completion(
+        ended(
+            report_on("""
+                start  TASK-P planned=THINK
+                start  TASK-1 planned=THINK parent=TASK-P
+                usage  TASK-P THINK 12_000    → block; TASK-1 block
+                finish TASK-1 failed
+            """)
+        )
+    )
+    assert notice is not None
+    assert (notice.severity, "inherited from TASK-P" in notice.text) == (Severity.INFO, True)
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("final", False), ("revision", 2)], ids=["an open task", "a correction"]
 )

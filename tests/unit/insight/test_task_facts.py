@@ -39,12 +39,28 @@ SECOND_LIFE = f"""
     end    TASK-1 PLAN completed ms=1000
     finish TASK-1 failed
 """
+TOLD_FAMILY = records(
+    story("""
+        start TASK-1 planned=THINK
+        start TASK-2 parent=TASK-1 planned=THINK
+        usage TASK-1 THINK 12_000      → block; TASK-2 block
+        usage TASK-2 THINK 9_500
+        grant TASK-1 ×9                → continue; TASK-2 review
+    """)
+)
 TOLD_TWO_LIVES = records(story(SECOND_LIFE))
 
 
 @given(st.integers(0, 2**32))
 def test_any_order_between_topics_gives_the_same_facts(seed: int) -> None:
     assert facts_of(shuffled(TOLD, seed)) == facts_of(TOLD)
+
+
+@given(st.integers(0, 2**32))
+def test_a_block_that_was_inherited_is_the_parents_in_any_order(seed: int) -> None:
+    found = facts_of(shuffled(TOLD_FAMILY, seed))
+    assert found == facts_of(TOLD_FAMILY)
+    assert (len(found["TASK-1"].blocks), len(found["TASK-2"].blocks)) == (1, 0)
 
 
 @given(st.integers(0, 2**32))
