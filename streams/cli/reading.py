@@ -91,7 +91,7 @@ class LedgerView:
                 self.tasks.pop(key, None)
             else:
                 self.tasks[key] = Seen(partition, _TASK.decode(value).data)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self._unreadable.add((partition, key))
 
 
@@ -219,7 +219,7 @@ class Log:
             first = await self.reader(Topic.AUDIT, 0).offset_since(since_ms)
         async for record in self.records(Topic.AUDIT, 0, first):
             if record.value is not None:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     yield _AUDIT.decode(record.value)
 
     async def heartbeats(self) -> dict[int, Beat]:
@@ -228,7 +228,7 @@ class Log:
         first = await reader.end_offset() - HEARTBEATS_LOOKED_AT * len(self.partitions)
         beats = {}
         async for record in self.records(Topic.HEARTBEATS, 0, max(first, 0)):
-            with contextlib.suppress(ValueError, msgspec.MsgspecError):
+            with contextlib.suppress(*UNREADABLE):
                 partition = int((record.key or b"").decode().removeprefix(PARTITION_PREFIX))
                 if record.value is not None:
                     data = _HEARTBEAT.decode(record.value).data
@@ -261,7 +261,7 @@ class Log:
         """Yield each dead letter of a partition with its record; what cannot be read is left out."""
         async for record in self.records(Topic.DEAD_LETTERS, partition, first):
             if record.value is not None:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     yield record, _DEAD_LETTER.decode(record.value)
 
 

@@ -160,7 +160,7 @@ def decode_signal(value: bytes) -> Signal:
     """Return what was encoded as JSON.
 
     Raises:
-        msgspec.MsgspecError: it is no signal.
+        schemas.refusal.UNREADABLE: it is no signal.
     """
     return _DECODER.decode(value)
 
