@@ -33,6 +33,7 @@ POLICY_KEY = "policy/"
 LOOKED_AT = (*sorted(BY_PARTITION), Topic.HEARTBEATS, Topic.ALERTS)
 
 Answer = TypeVar("Answer")
+Data = TypeVar("Data")
 
 _TASK = msgspec.json.Decoder(Envelope[TaskStateData])
 _PARTITION = msgspec.json.Decoder(Envelope[PartitionStateData])
@@ -194,17 +195,11 @@ class Log:
 
     async def decisions(self, partition: int, task_id: str) -> list[Envelope[Decision]]:
         """Return a task's decisions that are still there, in order."""
-        return [
-            _DECISION.decode(value)
-            async for value in self._of_task(Topic.DECISIONS, partition, task_id)
-        ]
+        return await readable(_DECISION, self._of_task(Topic.DECISIONS, partition, task_id))
 
     async def breaches(self, partition: int, task_id: str) -> list[Envelope[Breach]]:
         """Return a task's breaches of the last weeks, in order."""
-        return [
-            _BREACH.decode(value)
-            async for value in self._of_task(Topic.BREACHES, partition, task_id)
-        ]
+        return await readable(_BREACH, self._of_task(Topic.BREACHES, partition, task_id))
 
     async def _of_task(self, topic: Topic, partition: int, task_id: str) -> AsyncIterator[bytes]:
         key = task_id.encode()
@@ -278,6 +273,17 @@ async def opened(settings: Settings, topics: Sequence[Topic] = ()) -> AsyncItera
         yield Log(settings, client)
     finally:
         await client.close()
+
+
+async def readable(
+    decoder: "msgspec.json.Decoder[Envelope[Data]]", values: AsyncIterator[bytes]
+) -> list[Envelope[Data]]:
+    """Return what can be read, in order: what somebody else has written is left out."""
+    found = []
+    async for value in values:
+        with contextlib.suppress(*UNREADABLE):
+            found.append(decoder.decode(value))
+    return found
 
 
 def alert_in(record: RawRecord) -> tuple[str, Envelope[Alert] | None]:

@@ -8,14 +8,13 @@ of an id means nothing here: it is replaced by the place among the judged record
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
 
 from schemas.decode import Refusal
-from schemas.envelope import epoch_ms
+from schemas.envelope import epoch_ms_of
 from schemas.events import Event
 from schemas.fields import Mode
 from schemas.outputs import Lifecycle
@@ -120,7 +119,7 @@ class Past:
         try:
             document = bytes(_POLICY.decode(stored).data.policy)
             policy = policy_from_json(document, "tasks")
-            clock_ms = epoch_ms(datetime.fromisoformat(data.clock))
+            clock_ms = epoch_ms_of(data.clock)
         except (*UNREADABLE, InvalidPolicyError):
             return None
         return Checkpoint(data.next_offset, clock_ms, data.mode, policy)
