@@ -48,6 +48,9 @@ def epoch_ms_of(text: str) -> int:
     """Return the milliseconds since 1970 of what `rfc3339` has written.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it has not; a time without a zone is none either.
     """
-    return epoch_ms(datetime.fromisoformat(text))
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text:.80}: a time without a zone")
+    return epoch_ms(time)

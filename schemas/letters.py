@@ -11,6 +11,7 @@ import msgspec
 
 from schemas.decode import Headers
 from schemas.outputs import DeadLetterHeader
+from schemas.refusal import UNREADABLE
 
 # Of letters that an agent has written, about what it reads. The ledger's have another one.
 AGENTS_SOURCE = "stoploss-agents"
@@ -56,7 +57,7 @@ def is_agents_letter(value: bytes | None) -> bool:
         return False
     try:
         return _SOURCE.decode(value).source == AGENTS_SOURCE
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return False
 
 

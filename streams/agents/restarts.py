@@ -6,17 +6,21 @@ is worth no wait: where Kafka does not take it in a moment, the next time says m
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import aiokafka.errors
 import msgspec
 from aiokafka import AIOKafkaProducer
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from schemas.envelope import EPOCH_MS_MAX
 from schemas.errors import StoplossError, UnavailableError
+from schemas.refusal import UNREADABLE
 from schemas.topics import DAY_MS
 from streams.kafka.producers import discard
 from streams.kafka.reader import KafkaReader, close_client, start_client
@@ -32,15 +36,22 @@ READ_WITHIN_S = 5.0
 _SETTINGS = {"cleanup.policy": "compact,delete", "retention.ms": str(KEPT_MS)}
 
 
+# What can be written as a time; milliseconds since 1970.
+Instant = Annotated[int, Meta(ge=0, le=EPOCH_MS_MAX)]
+
+
 class Restarts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often a supervisor had to replace workers of an agent since it began."""
 
     agent: str
     host: str
-    since_ms: int
-    count: int = 0
-    last_ms: int | None = None
+    since_ms: Instant
+    count: Annotated[int, Meta(ge=0)] = 0
+    last_ms: Instant | None = None
     why: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(Restarts)
 
 
 def together(told: Iterable[Restarts]) -> dict[str, Restarts]:
@@ -123,7 +134,7 @@ async def read_restarts(settings: Settings) -> Mapping[str, Restarts]:
 
 
 async def _last(reader: KafkaReader) -> dict[bytes, Restarts]:
-    """Return the last record of each key."""
+    """Return the last record of each key; what cannot be read, a newer version's too, says nothing."""
     end = await reader.end_offset()
     reader.seek(await reader.first_offset())
     found: dict[bytes, Restarts] = {}
@@ -131,7 +142,8 @@ async def _last(reader: KafkaReader) -> dict[bytes, Restarts]:
         for chunk in await reader.read():
             for record in chunk.records:
                 if record.key is not None and record.value is not None:
-                    found[record.key] = msgspec.json.decode(record.value, type=Restarts)
+                    with contextlib.suppress(*UNREADABLE):
+                        found[record.key] = _DECODER.decode(record.value)
     return found
 
 

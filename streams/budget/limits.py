@@ -16,6 +16,7 @@ from msgspec import Struct
 from schemas.errors import InvalidFieldError
 from schemas.events import CellLimits, PhaseLimits
 from schemas.fields import Complexity, Importance, Metric, Number, Scope, Verdict
+from schemas.refusal import UNREADABLE
 from schemas.state import CellState
 from streams.budget.amounts import (
     AMOUNT_MAX,
@@ -235,7 +236,7 @@ def read_overrides(raw: msgspec.Raw, policy: Policy) -> NamedAmounts:
     field = "data.budget_overrides"
     try:
         named = _OVERRIDES.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         shown = bytes(raw)[:80].decode(errors="replace")
         raise InvalidFieldError(field, shown, f"{{phase or task: limits}} ({error})") from error
     return check_named_limits(field, named, policy) if named else ()

@@ -18,6 +18,7 @@ from msgspec import Struct
 from schemas.errors import InvalidFieldError, StoplossError
 from schemas.fields import Complexity, Fail, Importance, Metric, Scope, Verdict
 from schemas.nesting import is_deeper
+from schemas.refusal import UNREADABLE
 from streams.budget.alert_rules import TABLE as ALERTS
 from streams.budget.alert_rules import AlertRules, read_alert_rules
 from streams.budget.governance_rules import GovernanceRules, read_governance_rules
@@ -165,7 +166,7 @@ def policy_from_json(document: bytes, origin: str) -> Policy:
         raise InvalidPolicyError(origin, [reason])
     try:
         return _checked(_from_null(_JSON_DECODER.decode(document)), origin)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ArithmeticError) as error:
+    except UNREADABLE as error:
         reason = InvalidFieldError("policy", f"{error}", "the policy as JSON")
         raise InvalidPolicyError(origin, [reason]) from error
 

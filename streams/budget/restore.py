@@ -14,6 +14,7 @@ from msgspec import Struct
 from schemas.errors import InvalidFieldError, Remedy, StoplossError
 from schemas.events import PARTITION_PREFIX, partition_subject
 from schemas.fields import ExecutionOutcome, Metric, Number, TaskOutcome
+from schemas.refusal import UNREADABLE
 from schemas.state import PartitionStateData, PhaseState, TaskStateData
 from streams.budget.amounts import folded, metered_milli
 from streams.budget.clock import lay_down, schedule_all
@@ -24,6 +25,7 @@ from streams.budget.limits import METRICS, Grant, NamedAmounts, TaskClass, by_me
 from streams.budget.policy import InvalidPolicyError, Policy, builtin_policy, policy_from_json
 from streams.budget.snapshot import HISTORICAL, SKEWED, TIMED
 from streams.budget.state import (
+    COUNTER_NAMES,
     POLICY_KEY,
     Block,
     Cell,
@@ -210,8 +212,9 @@ def _decoded(
     partition: int, key: str, value: bytes, decoder: msgspec.json.Decoder[_Stored[Data]]
 ) -> Data:
     try:
+        value.decode()  # the decoder does not look into what it passes over, a torn field's name as well
         return decoder.decode(value).data
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise TornStateError(partition, key, str(error)) from error
 
 
@@ -259,10 +262,10 @@ def _place(state: PartitionState, data: TaskStateData, packed: bytes) -> None:
 def _build(state: PartitionState, data: TaskStateData) -> Task:
     try:
         task = _restore_task(state, data)
-    except (InvalidFieldError, LookupError, ValueError) as error:
+        state.tasks[data.task_id] = task
+        schedule_all(state, task)  # an open phase, for one, that the task does not have
+    except (InvalidFieldError, LookupError, ValueError, ArithmeticError) as error:
         raise TornStateError(state.partition, data.task_id, f"{error!r}") from error
-    state.tasks[data.task_id] = task
-    schedule_all(state, task)
     return task
 
 
@@ -375,6 +378,8 @@ def _restore_phase(task: Task, data: PhaseState) -> Phase:
 def _counters(stored: dict[str, Number]) -> Counters:
     cost = folded(stored.get("cost_usd", 0), Metric.COST_USD)
     whole = {name: int(value) for name, value in stored.items() if name != "cost_usd"}
+    if unknown := whole.keys() - COUNTER_NAMES:
+        raise InvalidFieldError("counters", min(unknown), f"one of {', '.join(COUNTER_NAMES)}")
     return Counters(cost_usd=cost, **whole)
 
 

@@ -50,7 +50,12 @@ class AuditFilter(Struct, frozen=True):
         said = entry.data
         if self.task_id is not None and self.task_id != (said.task_id or said.subject):
             return False
-        return self.since_ms is None or epoch_ms_of(entry.time) >= self.since_ms
+        if self.since_ms is None:
+            return True
+        try:
+            return epoch_ms_of(entry.time) >= self.since_ms
+        except ValueError:  # somebody else's: nobody knows when that was
+            return False
 
 
 class Newest:

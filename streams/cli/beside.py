@@ -1,9 +1,9 @@
 """What `doctor` says of the parts beside the ledger: the view, the alerts, the agents, the latencies."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from schemas.alerts import Severity
 from schemas.envelope import epoch_ms_of, rfc3339
@@ -12,7 +12,7 @@ from schemas.topics import SPECS
 from streams.agents.delivery.sinks import GROUP, TOPICS, load_sinks
 from streams.agents.lag import Standings, opened
 from streams.agents.registry import AGENTS
-from streams.agents.restarts import Restarts, read_restarts
+from streams.agents.restarts import TOPIC, Restarts, read_restarts
 from streams.agents.stages import Agent
 from streams.agents.waiting import waiting
 from streams.cli.edges import AlertRow, by_severity
@@ -67,7 +67,8 @@ class AgentFacts(Struct, frozen=True, kw_only=True):
     `lag` is None where it has never run, or cannot be asked.
 
     `restarts` counts the workers that its supervisor had to replace since it began (`since`), the last
-    one at `restarted` and for the reason `restarted_because`; of the last week.
+    one at `restarted` and for the reason `restarted_because`; of the last week. `restarts_unknown`
+    is there where that cannot be read, and says why.
     """
 
     name: str
@@ -77,6 +78,7 @@ class AgentFacts(Struct, frozen=True, kw_only=True):
     since: str | None = None
     restarted: str | None = None
     restarted_because: str | None = None
+    restarts_unknown: str | UnsetType = UNSET
 
 
 def view_facts(found: View | NoView) -> ViewFacts | None:
@@ -132,18 +134,26 @@ def alert_findings(firing: Iterable[AlertRow]) -> list[Finding]:
 
 
 async def agents_facts(settings: Settings, partitions: int) -> list[AgentFacts]:
-    """Return how far each agent is behind in its sources.
+    """Return how far each agent is behind in its sources, and how often it was restarted.
+
+    Each for itself: who may not read the one may still be told the other.
 
     Args:
         settings: where Kafka is.
         partitions: of `events`.
     """
+    facts = await _lags(settings, partitions)
     try:
-        restarts = await read_restarts(settings)
+        return with_restarts(facts, await read_restarts(settings))
+    except UnavailableError as error:
+        return with_restarts(facts, error)
+
+
+async def _lags(settings: Settings, partitions: int) -> list[AgentFacts]:
+    try:
         async with opened(settings, "doctor") as standings:
             return [
-                _with_restarts(await _agent(standings, agent, partitions), restarts.get(name))
-                for name, agent in sorted(AGENTS.items())
+                await _agent(standings, agent, partitions) for _, agent in sorted(AGENTS.items())
             ]
     except UnavailableError as error:
         return [AgentFacts(name=name, lag=None, why=str(error)) for name in sorted(AGENTS)]
@@ -179,7 +189,16 @@ async def _agent(standings: Standings, agent: Agent, partitions: int) -> AgentFa
     return AgentFacts(name=agent.name, lag=sum(waiting(agent, found).values()))
 
 
-def _with_restarts(facts: AgentFacts, told: Restarts | None) -> AgentFacts:
+def with_restarts(
+    facts: Iterable[AgentFacts], told: Mapping[str, Restarts] | UnavailableError
+) -> list[AgentFacts]:
+    """Add how often each agent was restarted, or why that is not known; their lags stay."""
+    if isinstance(told, UnavailableError):
+        return [msgspec.structs.replace(each, restarts_unknown=str(told)) for each in facts]
+    return [_restarted(each, told.get(each.name)) for each in facts]
+
+
+def _restarted(facts: AgentFacts, told: Restarts | None) -> AgentFacts:
     if told is None:
         return facts
     return msgspec.structs.replace(
@@ -203,6 +222,8 @@ def agent_text(agent: AgentFacts, now_ms: int) -> str:
     said = behind_text(agent)
     if agent.why is not None:
         return said
+    if agent.restarts_unknown:
+        return f"{said}; restarts cannot be read"
     if not agent.restarts or agent.since is None or agent.restarted is None:
         return said
     times = counted(agent.restarts, "time")
@@ -218,7 +239,7 @@ def _sources(agent: Agent, partitions: int) -> list[tuple[str, int]]:
     return [(name, counts.get(name, 1)) for name in names]
 
 
-def agent_findings(agents: Iterable[AgentFacts]) -> list[Finding]:
+def agent_findings(agents: Collection[AgentFacts]) -> list[Finding]:
     """Name the agents that are behind; one that nobody has ever run is none."""
     findings = []
     for each in agents:
@@ -229,7 +250,10 @@ def agent_findings(agents: Iterable[AgentFacts]) -> list[Finding]:
             behind = f"it is {counted(each.lag, 'record')} behind"
             remedy = f"stoploss agents {each.name}, where none runs; else wait, its log says more"
             findings.append(Finding(f"agent {each.name}", behind, remedy))
-    return findings
+    unknown = dict.fromkeys(each.restarts_unknown for each in agents if each.restarts_unknown)
+    return findings + [
+        Finding("agents' restarts", why, f"let this user read {TOPIC}") for why in unknown
+    ]
 
 
 def sink_findings(sinks: Iterable[SinkFacts]) -> list[Finding]:

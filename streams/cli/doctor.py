@@ -4,7 +4,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -390,8 +390,10 @@ def is_stuck(state: TaskStateData, view: LedgerView, now_ms: int) -> bool:
 
 def _stuck_after_ms(view: LedgerView, state: TaskStateData) -> int:
     policy = view.policies.get(state.policy.hash)
-    clock: dict[str, Any] = {} if policy is None else policy.policy.get("clock", {})
-    return int(clock.get("stuck_after_ms", STUCK_AFTER_MS))
+    try:
+        return STUCK_AFTER_MS if policy is None else int(policy.policy["clock"]["stuck_after_ms"])
+    except (LookupError, TypeError, ValueError, ArithmeticError):  # it does not say, or is none
+        return STUCK_AFTER_MS
 
 
 def _stuck_finding(state: TaskStateData) -> Finding:

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 
 from msgspec import Struct
 
@@ -20,6 +21,7 @@ from schemas.outputs import Breach, Decision, PolicyRef
 from schemas.state import CellState, PartitionStateData, TaskStateData
 from streams.budget.decide import unenforced_reason
 from streams.cli.reading import LedgerView, Seen
+from streams.insight.numbers import share_of
 
 ENDED = "ended"
 
@@ -149,9 +151,9 @@ def task_cell(cells: list[CellState], metric: Metric) -> CellState | None:
     return None
 
 
-def cell_share(cell: CellState | None) -> float | None:
+def cell_share(cell: CellState | None) -> Fraction | None:
     """Return what part of its limit a cell has used."""
-    return None if cell is None or not cell.limit else float(cell.used / cell.limit)
+    return None if cell is None else share_of(cell.used, cell.limit)
 
 
 def reason_now(
@@ -171,6 +173,7 @@ def task_row(seen: Seen, partition: PartitionStateData | None) -> TaskRow:
     """
     state = seen.state
     tokens = task_cell(state.cells, Metric.TOKENS)
+    share = cell_share(tokens)
     reason = reason_now(state, partition)
     return TaskRow(
         task_id=state.task_id,
@@ -182,7 +185,7 @@ def task_row(seen: Seen, partition: PartitionStateData | None) -> TaskRow:
         phase=state.open_phase or next(reversed(state.phases), None),
         used_tokens=0 if tokens is None else tokens.used,
         limit_tokens=None if tokens is None else tokens.limit,
-        share=cell_share(tokens),
+        share=None if share is None else float(share),
         verdict=state.verdict,
         enforced=reason is None,
         unenforced_reason=reason,

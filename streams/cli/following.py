@@ -7,7 +7,6 @@ from typing import Any
 
 import aiokafka
 import aiokafka.errors
-import msgspec
 
 from schemas.errors import UnavailableError
 from schemas.fields import Verdict
@@ -54,7 +53,7 @@ class Followed:
         """Remember a decision; a tombstone and what cannot be read are none."""
         if value is None:
             return
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             envelope = decode_decision(value)
             self.feed.append(Told(envelope.time, envelope.data))
             verdict = envelope.data.verdict

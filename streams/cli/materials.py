@@ -1,6 +1,8 @@
 """What a report is made of, from the topics: as it was written, or what there is to compose one of."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -9,11 +11,12 @@ from schemas.baselines import Baseline
 from schemas.envelope import Envelope
 from schemas.feedback import Feedback
 from schemas.outputs import Breach, Decision, ExecutionRecord, Lifecycle
+from schemas.refusal import UNREADABLE
 from schemas.reports import Report
 from schemas.topics import BY_PARTITION, Topic
 from streams.cli.facts import ENDED
 from streams.cli.operating import UnknownTaskError
-from streams.cli.reading import Log, Seen
+from streams.cli.reading import Log, Seen, readable
 from streams.insight.reports import Material, compose, report_link, used_below
 from streams.insight.similar import Baselines
 from streams.insight.task_facts import (
@@ -76,20 +79,29 @@ class Told(Struct, frozen=True):
 def facts_of(task_id: str, told: Told, born: Place = NOWHERE) -> TaskFacts:
     """Return what is known of a task; what is older than `born` was said of an earlier one.
 
-    Runs stand in the order in which they ended: one that is published again would be the last.
+    Runs stand in the order in which they ended: one that is published again would be the last. What no
+    ledger has written, by its id, says nothing.
     """
     facts = TaskFacts(task_id=task_id, born=born)
-    for change in told.changes:
+    for change in filter(_is_ledgers, told.changes):
         tell_lifecycle(facts, change)
-    for execution in sorted(told.executions, key=_ended):
+    for execution in sorted(filter(_is_ledgers, told.executions), key=_ended):
         tell_execution(facts, execution)
-    for breach in told.breaches:
+    for breach in filter(_is_ledgers, told.breaches):
         tell_breach(facts, breach)
-    for decision in told.decisions:
+    for decision in filter(_is_ledgers, told.decisions):
         tell_decision(facts, decision)
     for answer in told.feedback:
         tell_feedback(facts, answer)
     return facts
+
+
+def _is_ledgers(record: Envelope[Any]) -> bool:
+    try:
+        place_of(record.id)
+    except ValueError:
+        return False
+    return True
 
 
 def _ended(record: Envelope[ExecutionRecord]) -> tuple[str, Place]:
@@ -131,10 +143,8 @@ def partition_of(log: Log, task_id: str, seen: Seen | None) -> int:
 
 async def _written(log: Log, task_id: str, since_ms: int | None) -> Report | None:
     """Return the last report of a task, if there is one."""
-    last = None
-    async for value in _of(log, Topic.REPORTS, 0, since_ms, task_id):
-        last = _REPORT.decode(value).data
-    return last
+    found = await readable(_REPORT, _of(log, Topic.REPORTS, 0, since_ms, task_id))
+    return found[-1].data if found else None
 
 
 async def _family(
@@ -146,28 +156,24 @@ async def _family(
     async for key, value in _records(log, Topic.LIFECYCLE, partition, since_ms):
         if key != task_id and _CHILD not in value:
             continue
-        record = _LIFECYCLE.decode(value)
-        told.setdefault(key, []).append(record)
-        if (parent := record.data.parent_task_id) is not None:
-            children.setdefault(parent, []).append(key)
+        with contextlib.suppress(*UNREADABLE):
+            record = _LIFECYCLE.decode(value)
+            told.setdefault(key, []).append(record)
+            if (parent := record.data.parent_task_id) is not None:
+                children.setdefault(parent, []).append(key)
     below = _below(children, task_id)
     executions: dict[str, list[Envelope[ExecutionRecord]]] = {each: [] for each in below}
     mine = executions[task_id] = []
     async for key, value in _records(log, Topic.EXECUTIONS, partition, since_ms):
         if key in executions:
-            executions[key].append(_EXECUTION.decode(value))
+            with contextlib.suppress(*UNREADABLE):
+                executions[key].append(_EXECUTION.decode(value))
     said = Told(
         told[task_id],
         mine,
-        [
-            _BREACH.decode(each)
-            async for each in _of(log, Topic.BREACHES, partition, since_ms, task_id)
-        ],
-        [
-            _DECISION.decode(each)
-            async for each in _of(log, Topic.DECISIONS, partition, since_ms, task_id)
-        ],
-        [_FEEDBACK.decode(each) async for each in _of(log, Topic.FEEDBACK, 0, None, task_id)],
+        await readable(_BREACH, _of(log, Topic.BREACHES, partition, since_ms, task_id)),
+        await readable(_DECISION, _of(log, Topic.DECISIONS, partition, since_ms, task_id)),
+        await readable(_FEEDBACK, _of(log, Topic.FEEDBACK, 0, None, task_id)),
     )
     family = {each: facts_of(each, Told(told[each], executions[each])) for each in below}
     return {task_id: facts_of(task_id, said)} | family
@@ -188,7 +194,8 @@ def _below(children: dict[str, list[str]], task_id: str) -> list[str]:
 async def _baselines(log: Log) -> Baselines:
     found = Baselines()
     async for _, value in _records(log, Topic.BASELINES, 0, None):
-        found.take(_BASELINE.decode(value).data)
+        with contextlib.suppress(*UNREADABLE):
+            found.take(_BASELINE.decode(value).data)
     return found
 
 

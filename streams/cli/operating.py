@@ -21,6 +21,7 @@ from schemas.errors import InvalidFieldError, UnavailableError
 from schemas.events import partition_subject
 from schemas.fields import NAME_LENGTH_MAX, Mode, Verdict
 from schemas.outputs import DeadLetterDetail, Decision, PolicyRef
+from schemas.refusal import UNREADABLE
 from schemas.state import PartitionStateData, TaskStateData
 from schemas.topics import Topic
 from streams.cli.exits import AnswerIsNoError
@@ -431,7 +432,7 @@ async def _caused(log: Log, watch: Watch, at: Written) -> list[Decision]:
     found = []
     async for record in log.records(Topic.DECISIONS, watch.partition, watch.decisions):
         if record.value is not None:
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*UNREADABLE):
                 decision = decode_decision(record.value).data
                 if decision.input.offset == at.offset:
                     found.append(decision)

@@ -33,6 +33,7 @@ POLICY_KEY = "policy/"
 LOOKED_AT = (*sorted(BY_PARTITION), Topic.HEARTBEATS, Topic.ALERTS)
 
 Answer = TypeVar("Answer")
+Data = TypeVar("Data")
 
 _TASK = msgspec.json.Decoder(Envelope[TaskStateData])
 _PARTITION = msgspec.json.Decoder(Envelope[PartitionStateData])
@@ -91,7 +92,7 @@ class LedgerView:
                 self.tasks.pop(key, None)
             else:
                 self.tasks[key] = Seen(partition, _TASK.decode(value).data)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self._unreadable.add((partition, key))
 
 
@@ -194,17 +195,11 @@ class Log:
 
     async def decisions(self, partition: int, task_id: str) -> list[Envelope[Decision]]:
         """Return a task's decisions that are still there, in order."""
-        return [
-            _DECISION.decode(value)
-            async for value in self._of_task(Topic.DECISIONS, partition, task_id)
-        ]
+        return await readable(_DECISION, self._of_task(Topic.DECISIONS, partition, task_id))
 
     async def breaches(self, partition: int, task_id: str) -> list[Envelope[Breach]]:
         """Return a task's breaches of the last weeks, in order."""
-        return [
-            _BREACH.decode(value)
-            async for value in self._of_task(Topic.BREACHES, partition, task_id)
-        ]
+        return await readable(_BREACH, self._of_task(Topic.BREACHES, partition, task_id))
 
     async def _of_task(self, topic: Topic, partition: int, task_id: str) -> AsyncIterator[bytes]:
         key = task_id.encode()
@@ -219,7 +214,7 @@ class Log:
             first = await self.reader(Topic.AUDIT, 0).offset_since(since_ms)
         async for record in self.records(Topic.AUDIT, 0, first):
             if record.value is not None:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     yield _AUDIT.decode(record.value)
 
     async def heartbeats(self) -> dict[int, Beat]:
@@ -228,7 +223,7 @@ class Log:
         first = await reader.end_offset() - HEARTBEATS_LOOKED_AT * len(self.partitions)
         beats = {}
         async for record in self.records(Topic.HEARTBEATS, 0, max(first, 0)):
-            with contextlib.suppress(ValueError, msgspec.MsgspecError):
+            with contextlib.suppress(*UNREADABLE):
                 partition = int((record.key or b"").decode().removeprefix(PARTITION_PREFIX))
                 if record.value is not None:
                     data = _HEARTBEAT.decode(record.value).data
@@ -261,7 +256,7 @@ class Log:
         """Yield each dead letter of a partition with its record; what cannot be read is left out."""
         async for record in self.records(Topic.DEAD_LETTERS, partition, first):
             if record.value is not None:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     yield record, _DEAD_LETTER.decode(record.value)
 
 
@@ -278,6 +273,17 @@ async def opened(settings: Settings, topics: Sequence[Topic] = ()) -> AsyncItera
         yield Log(settings, client)
     finally:
         await client.close()
+
+
+async def readable(
+    decoder: "msgspec.json.Decoder[Envelope[Data]]", values: AsyncIterator[bytes]
+) -> list[Envelope[Data]]:
+    """Return what can be read, in order: what somebody else has written is left out."""
+    found = []
+    async for value in values:
+        with contextlib.suppress(*UNREADABLE):
+            found.append(decoder.decode(value))
+    return found
 
 
 def alert_in(record: RawRecord) -> tuple[str, Envelope[Alert] | None]:

@@ -1,6 +1,7 @@
 """`stoploss replay`: what would have been decided about history, under any policy."""
 
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from streams.cli.progress import progress
 from streams.cli.show import bar, console, print_json, table, verdict_text
 from streams.cli.tables import shortened
 from streams.cli.values import choice
-from streams.insight.numbers import amount, compact, counted, percent
+from streams.insight.numbers import amount, compact, counted, percent, share_of
 from streams.replay.logs import read_events, source_names
 from streams.replay.offline import replay_log
 from streams.replay.result import ReplayedTask, ReplayResult
@@ -133,6 +134,5 @@ def _show_sums(result: ReplayResult) -> None:
     say_unreadable(summary.unreadable, summary.unreadable_named)
 
 
-def _share(task: ReplayedTask) -> float | None:
-    limit = task.limit.get(Metric.TOKENS)
-    return float(task.used[Metric.TOKENS] / limit) if limit else None
+def _share(task: ReplayedTask) -> Fraction | None:
+    return share_of(task.used[Metric.TOKENS], task.limit.get(Metric.TOKENS))

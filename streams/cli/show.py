@@ -1,6 +1,7 @@
 """What commands print: JSON, tables, bars."""
 
 import sys
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -85,7 +86,7 @@ def all_partitions(count: int) -> str:
     return "the only partition" if count == 1 else f"all {count} partitions"
 
 
-def bar(share: float | None, verdict: Verdict) -> Text:
+def bar(share: Fraction | float | None, verdict: Verdict) -> Text:
     """Return how far a limit is used; the bar is full at twice the limit, `│` is the limit."""
     if share is None:
         return Text("")

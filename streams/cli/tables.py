@@ -7,15 +7,14 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-from schemas.envelope import epoch_ms_of
 from schemas.fields import Scope
 from schemas.outputs import Cell, Decision
 from schemas.state import CellState
 from streams.cli.facts import TaskRow, TasksAnswer
 from streams.cli.live import Told
 from streams.cli.show import MODE_STYLES, bar, plain, table, verdict_text
-from streams.insight.numbers import compact, metric_name, percent
-from streams.insight.times import ago
+from streams.insight.numbers import compact, metric_name, percent, share_of
+from streams.insight.times import ago_of
 
 ID_COLUMNS, ID_COLUMNS_FEED = 32, 24
 # Below, all columns would be cut alike, and the verdict be one or two letters.
@@ -79,7 +78,7 @@ _COLUMNS = (
     _Column("PHASE", lambda row: row.phase or "–", is_extra=True),
     _Column("TOKENS", _tokens, is_right=True),
     _Column("", lambda row: bar(row.share, row.verdict)),
-    _Column("", lambda row: percent(row.share), is_right=True),
+    _Column("", lambda row: percent(share_of(row.used_tokens, row.limit_tokens)), is_right=True),
     _Column("VERDICT", lambda row: verdict_text(row.verdict)),
     _Column("HELD", held_text, is_extra=True),
 )
@@ -106,7 +105,7 @@ def feed_table(told: Iterable[Told], now_ms: int) -> Table:
     for each in told:
         decision = each.decision
         made.add_row(
-            Text(ago(max(now_ms - epoch_ms_of(each.time), 0)), "dim"),
+            Text(plain(ago_of(each.time, now_ms)), "dim"),
             shortened(decision.task_id, ID_COLUMNS_FEED),
             verdict_text(decision.verdict),
             decision_message(decision),

@@ -16,6 +16,7 @@ import aiokafka
 import msgspec
 
 from schemas.envelope import Envelope
+from schemas.refusal import UNREADABLE
 from schemas.reports import Report
 from schemas.topics import Topic
 from streams.client.ending import end
@@ -140,7 +141,7 @@ class Completions:
     def _take(self, value: bytes) -> None:
         try:
             record = _REPORT.decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             self.unreadable += 1
             if self.unreadable == 1:
                 log.error("a report that cannot be read is passed over: %s", error)  # noqa: TRY400 - one line

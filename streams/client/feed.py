@@ -15,6 +15,7 @@ import msgspec
 
 from schemas.envelope import Envelope
 from schemas.outputs import Decision, Heartbeat
+from schemas.refusal import UNREADABLE
 from schemas.topics import Topic
 from streams.client.ending import end
 from streams.client.reconnecting import Reconnecting
@@ -118,17 +119,24 @@ class Feed:
     def _take_decision(self, key: bytes | None, value: bytes | None, partition: int) -> None:
         try:
             if value is None:
-                self._listener.left((key or b"").decode())
+                left, decision = (key or b"").decode(), None
             else:
-                self._listener.decided(_DECISION.decode(value), partition)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                left, decision = "", _DECISION.decode(value)
+        except UNREADABLE as error:
             self._listener.unreadable(f"decision of {key!r:.80}: {error}")
+            return
+        if decision is None:
+            self._listener.left(left)
+        else:
+            self._listener.decided(decision, partition)
 
     def _take_heartbeat(self, key: bytes | None, value: bytes | None) -> None:
         if value is None:
             return
         try:
             partition = int((key or b"").decode().removeprefix("partition/"))
-            self._listener.heard(partition, _HEARTBEAT.decode(value).data)
-        except (msgspec.MsgspecError, ValueError) as error:
+            heartbeat = _HEARTBEAT.decode(value).data
+        except UNREADABLE as error:
             self._listener.unreadable(f"heartbeat of {key!r:.80}: {error}")
+            return
+        self._listener.heard(partition, heartbeat)

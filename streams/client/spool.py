@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from schemas.refusal import UNREADABLE
 from streams.client.folder_lock import FolderLock
 
 # What a killed emitter's successor sends again at most.
@@ -77,7 +78,7 @@ def decode_line(line: bytes) -> Item | None:
         if int(line[:_CRC_DIGITS], 16) != zlib.crc32(value):
             return None
         keys = _KEYS.decode(value)
-    except (ValueError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
     return Item((keys.partitionkey or keys.subject).encode(), value)
 
@@ -148,7 +149,7 @@ class Spool:
             about = msgspec.json.decode((folder / "about.json").read_bytes(), type=About)
             if about.topic == topic:
                 return cls(folder, lock, about)
-        except (OSError, ValueError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             pass  # not a spool, or an unreadable one: left for a person to look at
         lock.release()
         return None

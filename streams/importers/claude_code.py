@@ -229,7 +229,7 @@ class _Family:
         """Yield what a line completes.
 
         Raises:
-            msgspec.MsgspecError: the line is unreadable; nothing of it was counted.
+            BAD_LINE: the line is unreadable; nothing of it was counted.
         """
         name = _agent_of(line, head)
         report, progress = report_of(line), progress_of(line)

@@ -128,7 +128,7 @@ def read_line(data: bytes) -> ClaudeLine:
     """Return a line.
 
     Raises:
-        msgspec.MsgspecError: it is unreadable.
+        BAD_LINE: it is unreadable.
     """
     return _LINE.decode(data)
 
@@ -137,7 +137,7 @@ def report_of(line: "ClaudeLine | InnerLine") -> Report | None:
     """Return what a line tells about a call; None where there was none.
 
     Raises:
-        msgspec.MsgspecError: the message in it is unreadable.
+        BAD_LINE: the message in it is unreadable.
     """
     if line.type != "assistant":
         return None
@@ -161,7 +161,7 @@ def progress_of(line: ClaudeLine) -> tuple[str, Report] | None:
     """Return the sub-agent, and what a progress line tells about a call of it.
 
     Raises:
-        msgspec.MsgspecError: what it carries is unreadable.
+        BAD_LINE: what it carries is unreadable.
     """
     if line.type != "progress":
         return None

@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Raw
 
 from schemas.events import Event
+from schemas.refusal import UNREADABLE
 from streams.importers.codex_lines import (
     CodexLine,
     Head,
@@ -158,7 +159,7 @@ class _Session:
         """Yield what a line completes.
 
         Raises:
-            msgspec.MsgspecError: the line is unreadable; nothing of it was counted.
+            BAD_LINE: the line is unreadable; nothing of it was counted.
         """
         payload = payload_of(line)
         self._model = model_of(line) or self._model
@@ -283,7 +284,7 @@ def _object(arguments: object) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = msgspec.json.decode(arguments)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return {}
     return arguments if isinstance(arguments, dict) else {}
 

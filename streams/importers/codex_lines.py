@@ -113,7 +113,7 @@ def read_line(data: bytes) -> CodexLine:
     """Return a line.
 
     Raises:
-        msgspec.MsgspecError: it is unreadable.
+        BAD_LINE: it is unreadable.
     """
     return _LINE.decode(data)
 
@@ -122,7 +122,7 @@ def payload_of(line: CodexLine) -> Payload:
     """Return what a line tells, empty for kinds of lines that tell no usage.
 
     Raises:
-        msgspec.MsgspecError: it is unreadable.
+        BAD_LINE: it is unreadable.
     """
     if line.type in {"event_msg", "response_item"}:
         return _PAYLOAD.decode(line.payload)
@@ -133,7 +133,7 @@ def model_of(line: CodexLine) -> str | None:
     """Return the model that a turn is done with.
 
     Raises:
-        msgspec.MsgspecError: it is unreadable.
+        BAD_LINE: it is unreadable.
     """
     return _CONTEXT.decode(line.payload).model if line.type == "turn_context" else None
 
@@ -142,7 +142,7 @@ def chars_of(content: Raw) -> int:
     """Return the length of what the model said.
 
     Raises:
-        msgspec.MsgspecError: it is unreadable.
+        BAD_LINE: it is unreadable.
     """
     return sum(len(part.text) for part in _TEXTS.decode(content))
 
@@ -165,7 +165,7 @@ def head_of(line: CodexLine, path: Path) -> Head:
     """Return what a `session_meta` line says.
 
     Raises:
-        msgspec.MsgspecError: it is unreadable.
+        BAD_LINE: it is unreadable.
     """
     meta = _META.decode(line.payload)
     source = meta.source if isinstance(meta.source, dict) else {}

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple, cast
 import msgspec
 
 from schemas.errors import InvalidFileError
+from schemas.refusal import UNREADABLE
 from streams.importers.summary import ImportSummary
 
 # Some agents write images and whole files as one line; such a line holds no usage. A bound of
@@ -26,7 +27,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # What a decoder raises on a line that it cannot read, however broken it is.
-BAD_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+BAD_LINE = UNREADABLE
 
 OnProgress = Callable[[int], None]
 

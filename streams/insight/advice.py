@@ -4,6 +4,7 @@ Source: budget model, "Breach explanations"; the user's scenario 7: a report tha
 used 5,234 tokens" is not read.
 """
 
+from fractions import Fraction
 from typing import assert_never
 
 from schemas.fields import Cause, Metric, Number
@@ -64,7 +65,7 @@ def what_to_do(cause: Cause, phase: str | None) -> str:
 
 def _missing(evidence: Evidence, calls: int) -> str:
     missing = _int(evidence, "unknown_usage") + _int(evidence, "estimated_usage")
-    share = f" ({percent(missing / calls)})" if calls else ""
+    share = f" ({percent(Fraction(missing, calls))})" if calls else ""
     return f"{missing:,} of {counted(calls, 'model call')} unknown or estimated{share}"
 
 

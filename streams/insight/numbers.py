@@ -1,11 +1,14 @@
 """Numbers as people read them, in tables, reports and messages."""
 
 from decimal import Decimal
+from fractions import Fraction
+from math import floor
 from typing import assert_never
 
 from schemas.fields import Metric, Number
 
 THOUSANDS_FROM, MILLIONS_FROM = 100_000, 1_000_000
+RATIO_PLACES = 10_000
 
 
 def amount(value: Number, metric: Metric) -> str:
@@ -63,6 +66,29 @@ def period(length_ms: int) -> str:
     return f"{length_ms:,} ms"
 
 
-def percent(share: float | None) -> str:
-    """Return `93 %`, rounded down: what shows 90 % has reached it; a dash where nothing is limited."""
-    return "–" if share is None else f"{int(share * 100):,} %"
+def percent(share: Fraction | float | None) -> str:
+    """Return `93 %`, rounded down: what shows 90 % has reached it; a dash where nothing is limited.
+
+    Exact; a float stands for the decimals that it is written with: 0.29 is 29 %, and times 100 it
+    would be a little less.
+    """
+    return "–" if share is None else f"{floor(as_written(share) * 100):,} %"
+
+
+def share_of(used: Number, limit: Number | None) -> Fraction | None:
+    """Return what part of a limit is used, exactly; None where there is no limit."""
+    return Fraction(used) / Fraction(limit) if limit else None
+
+
+def ratio_of(used: Number, limit: Number | None) -> float | None:
+    """Return what part of a limit is used, in 4 decimals, rounded down; None where there is no limit.
+
+    Source: wire, "Outputs".
+    """
+    share = share_of(used, limit)
+    return None if share is None else floor(share * RATIO_PLACES) / RATIO_PLACES
+
+
+def as_written(value: Fraction | float) -> Fraction:
+    """Return the decimals that a float is written with, exactly."""
+    return value if isinstance(value, Fraction) else Fraction(repr(value))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from schemas.fields import Metric
 from schemas.reports import MetricReport, PhaseReport, Report
-from streams.insight.numbers import amount, counted, percent
+from streams.insight.numbers import amount, counted, percent, share_of
 from streams.insight.summary import change_text, said, verdict_text
 from streams.insight.times import instant
 
@@ -23,7 +23,9 @@ _MISSING = {
 def summary_text(report: Report) -> str:
     """Return the three lines, each with its mark."""
     first, second, third = report.summary
-    over = any((found.share or 0) > 1 for found in report.metrics.values())
+    over = any(
+        found.limit is not None and found.used > found.limit for found in report.metrics.values()
+    )
     stop = report.verdict == "block"
     mark = MARK_STOP if stop else MARK_LOOK if over else MARK_FINE
     look = MARK_LOOK if report.findings else MARK_FINE
@@ -145,7 +147,7 @@ def _used(found: MetricReport | None, metric: Metric) -> str:
 
 
 def _share(found: MetricReport | None) -> str:
-    return "–" if found is None else percent(found.share)
+    return "–" if found is None else percent(share_of(found.used, found.limit))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

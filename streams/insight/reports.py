@@ -22,6 +22,7 @@ from schemas.reports import (
     Report,
 )
 from schemas.state import CellState, TaskStateData
+from streams.insight.numbers import ratio_of
 from streams.insight.similar import Baselines
 from streams.insight.summary import cause_text, findings, summary, unusual
 from streams.insight.task_facts import (
@@ -233,7 +234,7 @@ def _metrics(
             found[metric] = MetricReport(
                 used=values[metric],
                 limit=limit,
-                share=round(float(values[metric] / limit), 4) if limit else None,
+                share=ratio_of(values[metric], limit),
                 level=_level(told, keys[metric]) if state is None else state.level,
                 similar=similar.get(metric),
             )

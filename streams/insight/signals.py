@@ -8,7 +8,6 @@ in another order after a restart; it only *sets* something, so that repeating it
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from msgspec import Struct, field
 
 from schemas.alerts import Origin
 from schemas.audit import Action, Audit
-from schemas.envelope import Envelope, epoch_ms
+from schemas.envelope import Envelope, epoch_ms_of
 from schemas.errors import InvalidFieldError
 from schemas.feedback import Feedback
 from schemas.fields import NAME_LENGTH_MAX, Complexity, Importance, Verdict
@@ -160,7 +159,7 @@ def decode_signal(value: bytes) -> Signal:
     """Return what was encoded as JSON.
 
     Raises:
-        msgspec.MsgspecError: it is no signal.
+        schemas.refusal.UNREADABLE: it is no signal.
     """
     return _DECODER.decode(value)
 
@@ -254,9 +253,8 @@ def at_ms_of(record: Envelope[Any]) -> int:
         InvalidFieldError: it is not RFC 3339 with a time zone.
     """
     try:
-        time = datetime.fromisoformat(record.time)
-        return epoch_ms(time)
-    except (ValueError, TypeError) as error:  # a time without a zone cannot be subtracted
+        return epoch_ms_of(record.time)
+    except ValueError as error:
         raise InvalidFieldError(
             "time", record.time, "RFC 3339, such as 2026-11-26T12:00:00Z"
         ) from error

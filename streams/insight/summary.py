@@ -10,7 +10,7 @@ from decimal import Decimal
 from schemas.fields import Metric, Number, Verdict
 from schemas.reports import CauseReport, LimitsChange, MetricReport, PhaseReport, Report
 from streams.insight.advice import what_happened, what_to_do
-from streams.insight.numbers import amount, percent
+from streams.insight.numbers import amount, as_written, percent, share_of
 
 UNUSUAL_ABOVE, UNUSUAL_BELOW = 1.5, 0.5  # of what similar tasks average
 EXPLANATION_OWED = "owed"
@@ -54,7 +54,7 @@ def unusual(phase: str, metrics: Mapping[Metric, MetricReport], *, has_ended: bo
         if UNUSUAL_BELOW <= similar.ratio <= UNUSUAL_ABOVE or (similar.ratio < 1 and not has_ended):
             continue
         more = similar.ratio > 1
-        apart = abs(similar.ratio - 1)
+        apart = abs(as_written(similar.ratio) - 1)
         mean = said(Decimal(str(similar.mean)), metric)
         return (
             f"{phase} used {said(found.used, metric)}; {similar.of} average {mean}: "
@@ -93,8 +93,7 @@ def _share_text(used: Number, limit: Number | None, metric: Metric, budget: str 
     """Return `183 % (11,000 of 6,000 tokens)`."""
     if limit is None:
         return f"{said(used, metric)} without a limit"
-    share = percent(float(used / limit)) if limit else "–"
-    return f"{share}{budget} ({of_limit(used, limit, metric)})"
+    return f"{percent(share_of(used, limit))}{budget} ({of_limit(used, limit, metric)})"
 
 
 def said(value: Number, metric: Metric) -> str:
@@ -122,10 +121,10 @@ def _budget_line(report: Report) -> str:
         return f"Used {used}; no limit is known{how}."
     metric, worst = max(limited.items(), key=lambda each: each[1].share or 0)
     assert worst.limit is not None
-    over = (worst.share or 0) > 1
+    over = worst.used > worst.limit
     level = "" if report.verdict is Verdict.CONTINUE else f"; at {verdict_text(report)}"
     return (
-        f"{'Over' if over else 'Within'} budget: {percent(worst.share)} of its {_BUDGET[metric]} "
+        f"{'Over' if over else 'Within'} budget: {percent(share_of(worst.used, worst.limit))} of its {_BUDGET[metric]} "
         f"({of_limit(worst.used, worst.limit, metric)}){level}{how}."
     )
 

@@ -335,7 +335,7 @@ def decode_facts(value: bytes) -> TaskFacts:
     """Return what `encode_facts` was given.
 
     Raises:
-        msgspec.MsgspecError: it is something else.
+        schemas.refusal.UNREADABLE: it is something else.
     """
     return _DECODER.decode(value)
 

@@ -10,9 +10,17 @@ def instant(time: str) -> str:
     """Return `2026-11-26T17:30:05Z`, in UTC; what is no RFC 3339 time stays as somebody wrote it."""
     try:
         exact = rfc3339(epoch_ms_of(time))
-    except (ValueError, TypeError):  # the latter: without a zone
+    except ValueError:
         return time
     return f"{exact[TO_THE_SECOND]}Z"
+
+
+def ago_of(time: str, now_ms: int) -> str:
+    """Return how long ago that was; what is no RFC 3339 time stays as somebody wrote it."""
+    try:
+        return ago(max(now_ms - epoch_ms_of(time), 0))
+    except ValueError:
+        return time
 
 
 def ago(passed_ms: int) -> str:

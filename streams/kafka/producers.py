@@ -94,26 +94,37 @@ async def discard(producer: Producer) -> None:
     `stop` alone first delivers what is waiting, for ever while Kafka is away. So the connections go
     first, then what waits fails, then the sender ends. All of it has `CLOSE_WITHIN_S`; each step has a
     part of that for itself, so that none takes it from those that come after.
+
+    Raises:
+        CancelledError: we were cancelled meanwhile. That ends the step at which it came; those after
+            it are still done, in their time, so that nothing is left that sends.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled_before = task.cancelling()
     ours = cast("Any", producer)
     until_s = asyncio.get_running_loop().time() + CLOSE_WITHIN_S
     ours._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())  # noqa: SLF001 - see above
     sender = ours._sender.sender_task  # noqa: SLF001 - see above
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(CLOSE_WITHIN_S / 2):
             await ours.client.close()
     if sender is not None:
         # The sender waits for its requests when it is cancelled; cancelled again it does not.
         for _ in range(SENDER_CANCELS):
             sender.cancel()
-            done, _ = await asyncio.wait([sender], timeout=CLOSE_WITHIN_S / 4 / SENDER_CANCELS)
-            if done:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([sender], timeout=CLOSE_WITHIN_S / 4 / SENDER_CANCELS)
+            if sender.done():
                 break
     with contextlib.suppress(
         aiokafka.errors.KafkaError, OSError, TimeoutError, asyncio.CancelledError
     ):
         async with asyncio.timeout_at(until_s):
-            await producer.stop()
+            await producer.stop()  # raises the sender's CancelledError, which is none of ours
+    # By the count alone: libraries pass over a CancelledError that comes while they close.
+    if task.cancelling() > cancelled_before:
+        raise asyncio.CancelledError
 
 
 def fits(value: bytes) -> bool:

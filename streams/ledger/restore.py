@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.events import LEDGER_SOURCE, partition_subject
+from schemas.refusal import UNREADABLE
 from schemas.topics import Topic
 from streams.budget.policy import Policy
 from streams.budget.restore import Restoring, TornStateError
@@ -90,6 +91,6 @@ def _is_caused(partition: int, record: RawRecord) -> bool:
         return False
     try:
         named = _NAMED.decode(record.value)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return False
     return named.source == LEDGER_SOURCE and named.id.startswith(f"{partition}-")

@@ -14,6 +14,8 @@ from aiokafka.coordinator.protocol import (
 )
 from msgspec import Struct
 
+from schemas.refusal import UNREADABLE
+
 Held = Mapping[int, int]
 """Partitions of `events` that a member has, each with the offset that it goes on at."""
 
@@ -131,6 +133,6 @@ def _encode(claim: Claim) -> bytes:
 def _decode(said: bytes | None) -> Claim:
     try:
         held = _SAID.decode(said or b"")
-    except msgspec.MsgspecError:  # who says nothing, or something else, is in the group as well
+    except UNREADABLE:  # who says nothing, or something else, is in the group as well
         return Claim({})
     return Claim(held, held.pop(_GENERATION_KEY, UNKNOWN))

@@ -15,6 +15,7 @@ import msgspec
 import psutil
 
 from schemas.errors import InvalidFileError, StoplossError
+from schemas.refusal import UNREADABLE
 from streams.local.private import FOLDER_MODE, write_private
 
 GITIGNORE = "# Made by stoploss: data of this machine.\n*\n"
@@ -150,7 +151,7 @@ class DataFolder:
 
     def state(self) -> ClusterState | None:
         """Return what was last written; None where nothing was, or nothing that can be read."""
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, *UNREADABLE):
             return msgspec.json.decode(self._state.read_bytes(), type=ClusterState)
         return None
 

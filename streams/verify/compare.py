@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from schemas.refusal import UNREADABLE
 from streams.verify.difference import first_difference, shown
 from streams.verify.result import Difference
 
@@ -51,7 +52,7 @@ def found(partition: int, key: bytes | None, value: bytes | None) -> Found:
         return Found(key, None, "", None)
     try:
         name = _ID.decode(value).id
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return Found(key, value, "", None)
     return Found(key, value, name, _place(partition, name))
 

@@ -4,6 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
+from schemas.refusal import UNREADABLE
+
 SHOWN_LENGTH_MAX = 200
 ABSENT = "nothing"
 
@@ -20,7 +22,7 @@ def first_difference(expected: bytes, found: bytes) -> Unlike | None:
     wanted = _DECODER.decode(expected)
     try:
         there = _DECODER.decode(found)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return "value", shown(expected), f"no JSON: {found[:SHOWN_LENGTH_MAX]!r}"
     return _walk(wanted, there, "")
 
@@ -29,7 +31,7 @@ def shown(value: bytes) -> str:
     """Return the data of an event, or the whole of another record, shortened."""
     try:
         decoded = _DECODER.decode(value)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return f"{value[:SHOWN_LENGTH_MAX]!r}"
     if isinstance(decoded, dict) and "data" in decoded:
         decoded = decoded["data"]

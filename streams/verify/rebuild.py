@@ -24,6 +24,7 @@ from schemas.envelope import Envelope
 from schemas.errors import StoplossError, UnavailableError
 from schemas.events import PARTITION_PREFIX, partition_subject
 from schemas.outputs import Heartbeat
+from schemas.refusal import UNREADABLE
 from schemas.topics import OUTPUTS, Topic
 from streams.budget.effects import Effect
 from streams.budget.encode import EffectEncoder
@@ -199,7 +200,7 @@ class Rebuild:
         beats = OutputReader(self._client, self._settings.topic(Topic.HEARTBEATS), 0)
         async for record in beats.until_written():
             if record.key == self._own_key.encode() and record.value is not None:
-                with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+                with contextlib.suppress(*UNREADABLE):
                     yield _HEARTBEAT.decode(record.value).data.next_offset
 
     async def _begin_at_checkpoint(self, first: int, next_offset: int) -> None:

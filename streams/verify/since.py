@@ -8,17 +8,17 @@ of an id means nothing here: it is replaced by the place among the judged record
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
 
 from schemas.decode import Refusal
-from schemas.envelope import epoch_ms
+from schemas.envelope import epoch_ms_of
 from schemas.events import Event
 from schemas.fields import Mode
 from schemas.outputs import Lifecycle
+from schemas.refusal import UNREADABLE
 from schemas.topics import Topic
 from streams.budget.effects import Effect, Refused
 from streams.budget.policy import InvalidPolicyError, Policy, policy_from_json
@@ -98,7 +98,7 @@ class Past:
             return
         try:
             data = _LIFECYCLE.decode(record.value).data
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         if data.change == CHECKPOINT and self.checkpoint is None:
             self.checkpoint = self._usable(data)
@@ -119,8 +119,8 @@ class Past:
         try:
             document = bytes(_POLICY.decode(stored).data.policy)
             policy = policy_from_json(document, "tasks")
-            clock_ms = epoch_ms(datetime.fromisoformat(data.clock))
-        except (msgspec.MsgspecError, InvalidPolicyError, ValueError):
+            clock_ms = epoch_ms_of(data.clock)
+        except (*UNREADABLE, InvalidPolicyError):
             return None
         return Checkpoint(data.next_offset, clock_ms, data.mode, policy)
 
@@ -138,7 +138,7 @@ def state_at(checkpoint: Checkpoint, partition: int, own_record: bytes) -> Parti
     state.retain(checkpoint.policy)
     try:
         own = _OWN.decode(own_record).data
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return state
     if own.mode is checkpoint.mode and own.mode_by == BREAKER:
         state.mode_by = BREAKER
@@ -209,7 +209,7 @@ class Since:
             return self._has(record.key)
         try:
             task_id = _LETTER.decode(record.value).data.task_id
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return True
         return task_id is None or task_id in self.judged
 
@@ -234,7 +234,7 @@ def renumbered(value: bytes, partition: int, place: Place) -> bytes:
     """Return a record under the id of another place; one that is torn as it is."""
     try:
         envelope = _DECODER.decode(value)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return value
     if not isinstance(envelope, dict):
         return value
@@ -248,14 +248,7 @@ def known_part(value: bytes) -> bytes:
         kind, data = envelope["type"], envelope["data"]
         unknown = UNKNOWN_OF_TASK if kind == "stoploss.task.state" else UNKNOWN_OF_PARTITION
         data = {name: item for name, item in data.items() if name not in unknown}
-    except (
-        msgspec.MsgspecError,
-        ValueError,
-        RecursionError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ):
+    except (*UNREADABLE, LookupError, TypeError, AttributeError):
         return value
     offset = str(envelope.get("id", "")).rpartition("-")[0]
     return _ENCODER.encode(envelope | {"id": offset, "data": data})

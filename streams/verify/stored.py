@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
+from schemas.refusal import UNREADABLE
 from schemas.state import PartitionStateData
 from streams.budget.encode import Encoded
 from streams.verify.difference import first_difference, shown
@@ -166,7 +167,7 @@ def _next_offset(value: bytes, before: int) -> int:
     """Return where a partition's record says that it stands; one that is torn says nothing."""
     try:
         return _PARTITION.decode(value).data.next_offset
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return before
 
 

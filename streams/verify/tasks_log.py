@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.events import partition_subject
+from schemas.refusal import UNREADABLE
 from schemas.state import PartitionStateData
 from streams.budget.restore import TornStateError, read_policy
 from streams.budget.state import POLICY_KEY
@@ -76,7 +77,7 @@ class TasksLog:
         if key == self._own_key and place is not None:
             try:
                 data = _OWN.decode(value).data
-            except (msgspec.MsgspecError, RecursionError):
+            except UNREADABLE:
                 return
             is_own = (data.partition, data.next_offset) == (self._partition, place[0] + 1)
             if is_own and data.next_offset >= self.next_offset:

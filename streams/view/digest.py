@@ -6,7 +6,6 @@ again (`wanted`).
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +13,7 @@ from msgspec import Struct
 from schemas.alerts import Alert, AlertState
 from schemas.audit import Audit
 from schemas.baselines import Baseline
-from schemas.envelope import Envelope, epoch_ms
+from schemas.envelope import Envelope, epoch_ms_of
 from schemas.events import PARTITION_PREFIX
 from schemas.feedback import Feedback
 from schemas.health import Health
@@ -243,7 +242,9 @@ class Digest:
     def _report(self, key: bytes, value: bytes | None) -> None:
         place = self._keys.of_task("report", key.decode())
         if value is not None:
-            self._keep(place, _REPORT.decode(value).time, REPORT_DAYS)
+            time = _REPORT.decode(value).time
+            _ms(time)  # who reads it asks whether it is of this task or of an earlier one
+            self._keep(place, time, REPORT_DAYS)
         self._changes.set_text(place, value)
 
     def _audit(self, _key: bytes, value: bytes | None) -> None:
@@ -313,4 +314,4 @@ def _checked(value: bytes | None) -> bytes | None:
 
 
 def _ms(time: str) -> int:
-    return epoch_ms(datetime.fromisoformat(time))
+    return epoch_ms_of(time)

@@ -110,11 +110,21 @@ def no_json(_: dict[str, Any]) -> bytes:
     return b"\x00\xff torn"
 
 
+def no_utf8(envelope: dict[str, Any]) -> bytes:
+    """In text that is read: msgspec says so with another error than for what is no JSON."""
+    sound = json.dumps(envelope).encode()
+    assert b'"hash": "' in sound
+    return sound.replace(b'"hash": "', b'"hash": "\xff')
+
+
 @pytest.mark.parametrize(
     ("key", "tear", "names_task"),
     [
         pytest.param("CHILD", without_cells, True, id="a task without a field"),
         pytest.param("CHILD", no_json, True, id="a task that is no JSON"),
+        pytest.param("CHILD", no_utf8, True, id="a task with a byte that is no UTF-8"),
+        pytest.param("partition/0", no_utf8, False, id="the partition's, with such a byte"),
+        pytest.param(POLICY_KEY, no_utf8, False, id="a policy with such a byte"),
         pytest.param("partition/0", no_json, False, id="the partition's own record"),
         pytest.param("partition/0", of_another_partition, False, id="another partition's record"),
         pytest.param(POLICY_KEY, with_a_hole, False, id="a policy with a hole"),
@@ -129,6 +139,11 @@ async def test_a_torn_record_stops_its_partition_until_it_is_rebuilt(
         await until_named(ledger, key)
         await uses(world, world.task_in(1), 11)  # the other partition goes on
         await world.send([world.usage(world.task_in(0), 13)])
+        found = await run(world, "doctor", "--json")
+        assert found.code == 1
+        assert f"tasks, partition 0, key {key}" in [
+            each["about"] for each in found.answer["findings"]
+        ]
         ran = await run(world, "recover", key, *WHY, "--json")
         assert (ran.code, ran.err) == (0, "")
         assert (ran.answer["done"], ran.answer["partition"]) == ("rebuilt", 0)

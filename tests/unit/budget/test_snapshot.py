@@ -1,5 +1,6 @@
 """What stands in `tasks`, and what a restart says of a record that is not the ledger's."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -198,6 +199,24 @@ def change(world: World, key: str, edit: Callable[[Any], object]) -> None:
         ),
         pytest.param(
             "TASK-1",
+            lambda data: data["phases"]["THINK"]["counters"].update(file_read=1),
+            "counters: 'file_read' is not allowed; use one of model_calls, ",
+            id="a counter that there is not",
+        ),
+        pytest.param(
+            "TASK-1",
+            lambda data: data.update(open_phase="NAP"),
+            "KeyError",
+            id="an open phase that it does not have",
+        ),
+        pytest.param(
+            "TASK-1",
+            lambda data: data["grants"][0].update(multiplier="1/0"),
+            "ZeroDivisionError",
+            id="a grant of no number",
+        ),
+        pytest.param(
+            "TASK-1",
             lambda data: data["cells"][0].update(used=0.5, limit=0.0001),
             "too many decimals",
             id="a limit that cannot be",
@@ -246,6 +265,19 @@ def test_what_is_no_json_is_torn(value: bytes) -> None:
     world.records["TASK-1"] = value
     with pytest.raises(TornStateError, match=r"^tasks, partition 3, key TASK-1: "):
         restored(world)
+
+
+@pytest.mark.parametrize("key", ["TASK-1", OWN_SUBJECT, f"policy/{OWN.hash}"])
+def test_a_byte_that_is_no_utf8_tears_a_record_wherever_it_stands(key: str) -> None:
+    """Also where the decoder would pass over it: the name of a field that is torn is another field's."""
+    world = story(STORY, own=OWN)
+    sound = world.records[key]
+    named = Counter[str]()
+    for place in range(len(sound)):
+        torn = sound[:place] + b"\xff" + sound[place + 1 :]
+        found = torn_in(PARTITION, (world.records | {key: torn}).items())
+        named["nothing" if found is None else found.key] += 1
+    assert named == {key: len(sound)}
 
 
 def test_a_cell_that_a_record_does_not_name_has_no_limit_and_is_not_stored_either() -> None:

@@ -1,5 +1,6 @@
 """Entries of the audit as people read them."""
 
+import msgspec
 import pytest
 
 from schemas.audit import Action, Audit
@@ -41,6 +42,13 @@ def test_the_newest_are_those_of_the_latest_time_whoever_wrote_last() -> None:
 def test_entries_of_a_time_on_are_those_that_were_noted_then() -> None:
     entries = [entry(number) for number in range(4)]
     assert ids(found(entries, AuditFilter(since_ms=2_000))) == ["2", "3"]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "1970-01-01T00:00:03", ""])
+def test_an_entry_whose_time_cannot_be_read_is_of_no_time_on(time: str) -> None:
+    foreign = msgspec.structs.replace(entry(9), time=time)
+    assert ids(found([foreign, entry(3)], AuditFilter(since_ms=2_000))) == ["3"]
+    assert found([foreign, entry(3)]).count == 2
 
 
 def test_of_many_the_newest_are_kept_and_all_are_counted() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from schemas.alerts import AlertState, Severity
 from schemas.envelope import epoch_ms_of
+from schemas.errors import UnavailableError
+from streams.agents.restarts import Restarts
 from streams.cli.beside import (
     LAG_RECORDS_MAX,
     SINK_LAG_MAX,
@@ -16,6 +18,7 @@ from streams.cli.beside import (
     sink_findings,
     view_facts,
     view_findings,
+    with_restarts,
 )
 from streams.cli.edges import AlertRow
 from streams.cli.findings import Finding
@@ -114,6 +117,21 @@ def test_an_agent_that_is_behind_is_wrong(agent: AgentFacts, problems: list[str]
 def test_an_agent_that_died_and_came_back_says_so(agent: AgentFacts, said: str) -> None:
     assert agent_text(agent, epoch_ms_of("2026-11-22T21:00:00.000Z")) == said
     assert agent_findings([agent]) == [] or agent.why is not None
+
+
+def test_that_restarts_cannot_be_read_hides_no_lag_and_is_one_finding() -> None:
+    facts = [AgentFacts(name="a", lag=5), AgentFacts(name="b", lag=None)]
+    found = with_restarts(facts, UnavailableError("no rights"))
+    assert [each.lag for each in found] == [5, None]
+    assert [agent_text(each, 0) for each in found] == [
+        "5 records behind; restarts cannot be read",
+        "has never run here; restarts cannot be read",
+    ]
+    assert agent_findings(found) == [
+        Finding("agents' restarts", "no rights", "let this user read agents-restarts")
+    ]
+    told = {"a": Restarts(agent="a", host="h", since_ms=0, count=2, last_ms=0, why="ended")}
+    assert [each.restarts for each in with_restarts(facts, told)] == [2, 0]
 
 
 @pytest.mark.parametrize(

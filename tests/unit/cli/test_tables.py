@@ -17,8 +17,8 @@ ROWS = [
         importance=Importance.CRITICAL,
         phase="IMPLEMENT",
         used_tokens=99_999,
-        limit_tokens=90_000,
-        share=12.5,
+        limit_tokens=8_000,
+        share=99_999 / 8_000,
         verdict=Verdict.CONTINUE,
         enforced=False,
         unenforced_reason=UnenforcedReason.OBSERVE,
@@ -40,11 +40,11 @@ def test_a_narrow_terminal_keeps_the_verdict_and_the_end_of_the_id(columns: int)
     assert head.split() == ["TASK", "TOKENS", "VERDICT"]
     assert long.split()[0].endswith("more")
     for line in (long, short):
-        assert line.endswith(" 99,999/90,000 ██████ 1,250 % continue")
+        assert line.endswith(" 99,999/8,000 ██████ 1,249 % continue")
 
 
 def test_a_terminal_of_100_columns_shows_all() -> None:
     head, long, short = shown(100)
     assert head.split() == ["TASK", "CLASS", "PHASE", "TOKENS", "VERDICT", "HELD"]
-    assert long.startswith("claude-code/e5f…bb1843-and-more med/crit IMPLEMENT 99,999/90,000 ")
+    assert long.startswith("claude-code/e5f…bb1843-and-more med/crit IMPLEMENT 99,999/8,000 ")
     assert short.endswith(" continue observe")

@@ -3,9 +3,21 @@
 from decimal import Decimal
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from schemas.fields import Metric, Number
-from streams.insight.numbers import amount, compact, counted, duration, metric_name, percent, period
+from streams.insight.numbers import (
+    amount,
+    compact,
+    counted,
+    duration,
+    metric_name,
+    percent,
+    period,
+    ratio_of,
+    share_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +81,31 @@ def test_a_period_is_said_in_its_largest_whole_unit(length_ms: int, shown: str) 
 )
 def test_a_share_shows_90_percent_only_when_it_is_reached(share: float | None, shown: str) -> None:
     assert percent(share) == shown
+
+
+@given(used=st.integers(0, 10**18), limit=st.integers(1, 10**18))
+@example(used=89_996, limit=100_000)
+def test_a_share_of_a_limit_is_exact_and_rounded_down(used: int, limit: int) -> None:
+    """In per cent as in the 4 decimals of the wire: neither says what has not been reached."""
+    assert percent(share_of(used, limit)) == f"{used * 100 // limit:,} %"
+    assert percent(share_of(Decimal(used) / 1000, Decimal(limit) / 1000)) == (
+        f"{used * 100 // limit:,} %"
+    )
+    assert ratio_of(used, limit) == used * 10_000 // limit / 10_000
+
+
+@given(places=st.integers(0, 10**9))
+@example(places=2_900)
+@example(places=11_300)
+def test_a_ratio_that_is_read_as_a_float_shows_the_percentage_it_was_written_with(
+    places: int,
+) -> None:
+    assert percent(places / 10_000) == f"{places // 100:,} %"
+
+
+def test_where_there_is_no_limit_there_is_no_share_of_it() -> None:
+    for limit in (None, 0):
+        assert (share_of(5, limit), ratio_of(5, limit)) == (None, None)
 
 
 @pytest.mark.parametrize(

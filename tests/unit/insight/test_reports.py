@@ -200,6 +200,29 @@ def test_what_an_open_phase_has_used_is_known_from_tasks_or_from_what_it_crossed
     assert not with_state.final
 
 
+def test_a_report_says_of_no_limit_that_a_part_was_used_which_was_not() -> None:
+    report = report_on("""
+        start  TASK-1 planned=THINK
+        grant  TASK-1 ×10
+        usage  TASK-1 THINK 53_998
+        finish TASK-1 completed
+    """)
+    (phase,) = report.phases
+    assert phase.metrics[Metric.TOKENS].share == 0.8999
+    assert report.summary[0] == (
+        "Within budget: 89 % of its token budget (53,998 of 60,000 tokens); completed."
+    )
+    over = report_on("""
+        start  TASK-1 planned=THINK
+        grant  TASK-1 ×10
+        usage  TASK-1 THINK 60_001
+        finish TASK-1 completed
+    """)
+    assert over.metrics[Metric.TOKENS].share == 1
+    assert over.summary[0].startswith("Over budget: 100 % of its token budget (60,001 of 60,000")
+    assert summary_text(over).startswith("⚠️")
+
+
 def test_an_open_phase_is_not_yet_below_what_is_usual() -> None:
     report = report_on(
         """

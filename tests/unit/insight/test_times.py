@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.insight.times import ago, instant
+from streams.insight.times import ago, ago_of, instant
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,16 @@ def test_a_time_is_shown_in_utc_to_the_second(time: str, shown: str) -> None:
 )
 def test_an_age_is_in_its_largest_unit_and_rounded_down(passed_ms: int, shown: str) -> None:
     assert ago(passed_ms) == shown
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        pytest.param("1970-01-01T00:01:00.000Z", "1 min ago", id="a time"),
+        pytest.param("1970-01-01T00:03:00.000Z", "0 s ago", id="of a clock that is ahead"),
+        pytest.param("1970-01-01T00:01:00", "1970-01-01T00:01:00", id="of no zone"),
+        pytest.param("this morning", "this morning", id="what somebody else has written"),
+    ],
+)
+def test_how_long_ago_a_time_was_is_told_where_it_is_one(time: str, shown: str) -> None:
+    assert ago_of(time, 120_000) == shown

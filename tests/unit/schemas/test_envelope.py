@@ -15,3 +15,5 @@ def test_a_time_is_read_back_to_the_millisecond(at_ms: int) -> None:
 def test_what_is_no_time_is_refused() -> None:
     with pytest.raises(ValueError, match="isoformat"):
         epoch_ms_of("yesterday")
+    with pytest.raises(ValueError, match="a time without a zone"):
+        epoch_ms_of("2026-11-22T21:00:00")

@@ -107,6 +107,15 @@ def test_a_record_without_a_time_leaves_no_key_without_an_end(time: str) -> None
     assert (changes.fields, changes.expiries_s) == ({}, {})
 
 
+def test_a_record_whose_time_has_no_zone_is_counted_and_stands_in_no_feed() -> None:
+    foreign = breach("TASK-1", 2)
+    assert foreign.value is not None
+    document = msgspec.json.decode(foreign.value) | {"time": "2026-11-22T21:00:00"}
+    changes = changes_of(Topic.BREACHES, Kept(b"TASK-1", msgspec.json.encode(document)))
+    assert changes.counts == {(KEYS.unreadable, b"breaches"): 1}
+    assert changes.feeds == {}
+
+
 def test_a_state_that_cannot_be_read_leaves_the_last_one_that_could() -> None:
     changes = changes_of(Topic.TASKS, Kept(b"TASK-1", b"{}"))
     assert not changes.fields
