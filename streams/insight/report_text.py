@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from schemas.fields import Metric
 from schemas.reports import MetricReport, PhaseReport, Report
 from streams.insight.numbers import amount, counted, percent
+from streams.insight.printable import printable
 from streams.insight.summary import change_text, said
 from streams.insight.times import instant
 
@@ -22,7 +23,7 @@ _MISSING = {
 
 def summary_text(report: Report) -> str:
     """Return the three lines, each with its mark."""
-    first, second, third = report.summary
+    first, second, third = map(printable, report.summary)
     over = any((found.share or 0) > 1 for found in report.metrics.values())
     stop = report.verdict == "block"
     mark = MARK_STOP if stop else MARK_LOOK if over else MARK_FINE
@@ -31,8 +32,8 @@ def summary_text(report: Report) -> str:
 
 
 def plain_text(report: Report) -> str:
-    """Return the whole report as text of a fixed width font."""
-    return "\n".join(_plain_lines(report))
+    """Return the whole report as text of a fixed width font; what others have written stays in its place."""
+    return "\n".join(map(printable, _plain_lines(report)))
 
 
 def markdown(report: Report) -> str:
@@ -52,7 +53,8 @@ def _plain_lines(report: Report) -> Iterator[str]:
         yield ""
         yield title
         for line in lines:
-            yield f"  {line}"
+            for number, part in enumerate(line.splitlines()):
+                yield f"    {part}" if number else f"  {part}"
     yield ""
 
 
