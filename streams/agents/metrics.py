@@ -124,7 +124,12 @@ class AgentsMetrics:
         )
         for place, name, unit, description in (
             (1, "sent", "{notice}", "Notices that a sink took, by sink"),
-            (2, "refused", "{notice}", "Notices that a sink will never take, by sink"),
+            (
+                2,
+                "refused",
+                "{notice}",
+                "Notices that a sink will never take, and records that are none, by sink",
+            ),
             (3, "failures", "{attempt}", "Attempts that did not get through, by sink"),
         ):
             meter.create_observable_counter(

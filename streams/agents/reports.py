@@ -118,7 +118,7 @@ def agent(link: str | None = None) -> Agent:
 
 
 def _say_failed(task_id: str, error: Exception) -> None:
-    log.error("agents: reports: the one of %s cannot be made", task_id, exc_info=error)
+    log.error("agents: reports: the one of %r cannot be made", task_id, exc_info=error)
 
 
 def _set_up(settings: Settings) -> Agent:

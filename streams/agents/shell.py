@@ -136,7 +136,8 @@ class StageRunner:
         await self._send_outputs(folded)  # 2.
         if self._tracing is not None:
             tell_spans(self._tracing, folded.outputs, time.time_ns() // 1_000_000)
-        failpoints.hit("agent_after_outputs")
+        if folded.outputs or folded.everywhere:
+            failpoints.hit("agent_after_outputs")
         if loop.time() - begun_s > self._deadline_s:
             # The process was stopped meanwhile. Somebody else may have these partitions by now, and
             # would not learn of what is written to their changelog.

@@ -13,6 +13,7 @@ from schemas.alerts import Severity
 from schemas.fields import Mode, Verdict
 from streams.cli.facts import AnsweredFrom, From
 from streams.insight.numbers import duration
+from streams.insight.printable import printable
 
 LEVEL_STYLES = {
     Verdict.CONTINUE: "green",
@@ -78,7 +79,7 @@ def severity_text(severity: Severity) -> Text:
 
 def plain(text: str) -> str:
     """Return `text` without what could steer a terminal: ids and reasons come from anybody."""
-    return "".join(each if each.isprintable() else "�" for each in text)
+    return printable(text)
 
 
 def all_partitions(count: int) -> str:

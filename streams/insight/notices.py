@@ -15,6 +15,7 @@ from schemas.alerts import Alert, AlertState, Severity
 from schemas.envelope import Envelope
 from schemas.fields import Verdict
 from schemas.reports import Report
+from streams.insight.printable import printable
 from streams.insight.report_text import summary_text
 
 SEVERITIES = tuple(Severity)
@@ -31,7 +32,10 @@ class NoticeKind(enum.StrEnum):
 
 
 class Notice(Struct, frozen=True, kw_only=True):
-    """One message; its `id` is that of the record that caused it, so that a repeated one is known."""
+    """One message; its `id` is that of the record that caused it, so that a repeated one is known.
+
+    `title` is one line, and `text` has no other lines than ours: a name in them cannot begin one.
+    """
 
     id: str
     kind: NoticeKind
@@ -54,8 +58,8 @@ def notice_of_alert(record: Envelope[Alert]) -> Notice:
         id=record.id,
         kind=NoticeKind.ALERT,
         severity=alert.severity,
-        title=f"{mark} {name} {alert.state.value}: {alert.scope}",
-        text=alert.message,
+        title=printable(f"{mark} {name} {alert.state.value}: {alert.scope}"),
+        text=printable(alert.message),
         time=record.time,
         task_id=alert.task_id,
         link=None,
@@ -74,7 +78,7 @@ def notice_of_completion(record: Envelope[Report]) -> Notice | None:
         id=record.id,
         kind=NoticeKind.COMPLETION,
         severity=Severity.WARNING if is_own_block else Severity.INFO,
-        title=f"{report.task_id} ended: {report.outcome or 'completed'}",
+        title=printable(f"{report.task_id} ended: {report.outcome or 'completed'}"),
         text=summary_text(report).rstrip(),
         time=record.time,
         task_id=report.task_id,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from schemas.fields import Metric
 from schemas.reports import MetricReport, PhaseReport, Report
 from streams.insight.numbers import amount, counted, percent, share_of
+from streams.insight.printable import printable
 from streams.insight.summary import change_text, said, verdict_text
 from streams.insight.times import instant
 
@@ -22,7 +23,7 @@ _MISSING = {
 
 def summary_text(report: Report) -> str:
     """Return the three lines, each with its mark."""
-    first, second, third = report.summary
+    first, second, third = map(printable, report.summary)
     over = any(
         found.limit is not None and found.used > found.limit for found in report.metrics.values()
     )
@@ -33,8 +34,8 @@ def summary_text(report: Report) -> str:
 
 
 def plain_text(report: Report) -> str:
-    """Return the whole report as text of a fixed width font."""
-    return "\n".join(_plain_lines(report))
+    """Return the whole report as text of a fixed width font; what others have written stays in its place."""
+    return "\n".join(map(printable, _plain_lines(report)))
 
 
 def markdown(report: Report) -> str:
@@ -54,7 +55,8 @@ def _plain_lines(report: Report) -> Iterator[str]:
         yield ""
         yield title
         for line in lines:
-            yield f"  {line}"
+            for number, part in enumerate(line.splitlines()):
+                yield f"    {part}" if number else f"  {part}"
     yield ""
 
 

@@ -43,7 +43,7 @@ OPERATOR_POINTS = (  # the same for what operators write together
 AGENT_POINTS = (
     "agent_after_fold",  # of an agent's batch; nothing of it has left
     "agent_in_outputs",  # the broker has the first of what it causes
-    "agent_after_outputs",  # the broker has all of it, and nothing of the entries
+    "agent_after_outputs",  # the broker has all of it, which is something, and nothing of the entries
     "agent_in_table",  # the broker has the first record of what becomes of the entries
     "agent_after_announcement",  # the broker knows all of them together, and none by itself
     "agent_after_table",  # the broker has everything, and the offsets are not committed

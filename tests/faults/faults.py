@@ -184,7 +184,8 @@ async def restart_broker(arena: Arena) -> bool:
 
 async def cut(arena: Arena, sessions: tuple[float, float]) -> bool:
     """Cut, or stall, the connections of some ledgers, of those who send, or of agents and the view."""
-    side = arena.random.choice((LEFT, RIGHT, CLIENTS, ONLOOKERS))
+    onlookers = (ONLOOKERS,) if arena.onlookers.are_there else ()
+    side = arena.random.choice((LEFT, RIGHT, CLIENTS, *onlookers))
     fault = arena.random.choice(tuple(Fault))
     if side in SIDES and not any(ledger.proxy == side for ledger in arena.ledgers.alive):
         await arena.ledgers.start(side)

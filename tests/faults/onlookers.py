@@ -120,7 +120,11 @@ class Onlooker:
 
 
 class Onlookers:
-    """The agents, the view and its Redis. `damaged`: its keys were, and nothing finds that out."""
+    """The agents, the view and its Redis.
+
+    `damaged`: its keys were, and nothing finds that out. `taken`: agents to which something is done just
+    now.
+    """
 
     def __init__(
         self,
@@ -134,6 +138,7 @@ class Onlookers:
         self.agents: dict[str, Onlooker] = {}
         self.view = Onlooker("nobody")
         self.damaged = False
+        self.taken: set[str] = set()
 
     @property
     def are_there(self) -> bool:

@@ -5,6 +5,7 @@ With --check it writes nothing, and exits with 1 where the file is not what it w
 
 import argparse
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ import msgspec
 
 from streams.kafka import failpoints
 from tests.faults.claims import CLAIMS
+from tests.faults.faults import KINDS
 from tests.faults.result import Gaps, Result
 from tests.fuzz.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS, PAGE = DOCS / "reliability", DOCS / "reliability.md"
+WIDTH = 105
 BAD_INPUT = "bad-input"  # a folder of the runs, for those of `tests.fuzz`
 
 INTRODUCTION = """\
@@ -37,24 +40,38 @@ it, every model call that was sent once has to be counted once.
 Where enforcers are killed, each speaks through the client with a spool, and the next one sends what
 is left of it: what was on disk has to arrive, what arrived to be counted once, however often it stands
 there, and what was lost with a memory is the end of what that one said.
-
-Agents and the view run beside the ledgers, and are killed at any moment, agents at named places of a
-batch as well; the Redis of the view is killed, emptied and written into. What a fault of those has to
-be found out by the view counts as happened only where the view said that it had found out. At the end
-`tests/faults/told.py` holds what agents have written against what their stages make of the same topics
-in one go, with no faust and no restart, and `tests/faults/shown.py` every key of the view against one
-that reads the topics into an empty Redis. Which keys somebody has deleted or overwritten there nothing
-can find out ([redis.md](redis.md#what-is-found-out)): where that was done, `stoploss view --rebuild` is
-run before the view is judged. The run of an earlier commit had neither.
 """
 
+ONLOOKERS = """\
+What a fault of those has to be found out by the view counts as happened only where the view said that it
+had found out. At the end `tests/faults/told.py` holds what agents have written against what their stages
+make of the same topics in one go, with no faust and no restart, and `tests/faults/shown.py` every key of
+the view against one that reads the topics into an empty Redis. Which keys somebody has deleted or
+overwritten there nothing can find out ([redis.md](redis.md#what-is-found-out)): where that was done,
+`stoploss view --rebuild` is run before the view is judged.
+"""
+
+# What is done to them, as the introduction says it of runs in which it happened.
+TO_AGENTS = {"kill agent": "at any moment", "kill agents": "all at once"}
+TO_VIEW = {"kill view": "killed"}
+TO_REDIS = {
+    "redis kill": "killed",
+    "redis flush": "emptied",
+    "redis positions back": "set back in how far it is",
+    "redis turn back": "set back in who wrote last",
+    "redis meta overwritten": "overwritten where it says whose the keys are",
+    "redis keys deleted": "bereft of keys",
+    "redis keys overwritten": "given other values",
+}
+
 TOLD = """\
-Of each topic how many ids stand there; and how many records more, each of which says once more what
-was said under its id. Every audit entry and every baseline is the same, byte for byte but for the order
-of JSON, as undisturbed; so are the edges of every alert in their order, and the last report of every
-task. Left out is what depends on which topic was read first, also where nothing happens: which record
-an edge names as its cause, what similar tasks had used when a report was written and the sentences that
-say so, the number of a report's revision, and when an alert about a source of `health` began.
+Of each topic, and of what agents tell themselves, how many ids stand there; and how many records more,
+each of which says once more what was said under its id. Every audit entry and every baseline is the
+same, byte for byte but for the order of JSON, as undisturbed; so are the edges of every alert in their
+order, and the last report of every task. Left out is what depends on which topic was read first, also
+where nothing happens: which record an edge names as its cause, what similar tasks had used when a report
+was written and the sentences that say so, the number of a report's revision, and when an alert about a
+source of `health` began.
 """
 
 VIEWED = """\
@@ -110,6 +127,8 @@ def render(runs: Mapping[str, Result], bad_input: Sequence[Run] = ()) -> str:
     """Return the page."""
     parts = [
         INTRODUCTION,
+        *_onlookers(runs),
+        *_never(runs.values()),
         "## Runs\n",
         _runs(runs),
         "\n## Faults that happened, in all runs\n",
@@ -130,6 +149,47 @@ def render(runs: Mapping[str, Result], bad_input: Sequence[Run] = ()) -> str:
     if differing := {name: run for name, run in runs.items() if not run.clean}:
         parts += ["\n## Differences\n", _differences(differing)]
     return "\n".join(parts)
+
+
+def _onlookers(runs: Mapping[str, Result]) -> Sequence[str]:
+    """Return what was done to agents, the view and its Redis, in which runs."""
+    having = {name: run for name, run in runs.items() if run.told is not None}
+    if not having:
+        return []
+    happened = {name for run in having.values() for name in run.faults}
+    points = [point for point in failpoints.AGENT_POINTS if f"kill {point}" in happened]
+    to_agents = [words for name, words in TO_AGENTS.items() if name in happened]
+    if points:
+        to_agents.append(
+            f"at {len(points)} of {len(failpoints.AGENT_POINTS)} named places of a batch"
+        )
+    said = [f"Agents and the view run beside the ledgers in {_and(having)}."]
+    if to_agents:
+        said.append(f"There agents are killed {_and(to_agents)}.")
+    for whom, done in (("The view is", TO_VIEW), ("The Redis of the view is", TO_REDIS)):
+        if to_it := [words for name, words in done.items() if name in happened]:
+            said.append(f"{whom} {_and(to_it)}.")
+    return [f"{_filled(' '.join(said))}\n{ONLOOKERS}"]
+
+
+def _never(runs: Iterable[Result]) -> Sequence[str]:
+    """Return what a run can do, and none that is kept has done."""
+    happened = {name for run in runs for name in run.faults}
+    missing = [f"`{name}`" for name in KINDS if name not in happened]
+    if not missing:
+        return []
+    said = f"In none of these runs has happened: {', '.join(missing)}."
+    short = "The short runs among the tests have every kind (`tests/faults/test_faults_short.py`)."
+    return [f"{_filled(f'{said} {short}')}\n"]
+
+
+def _and(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _runs(runs: Mapping[str, Result]) -> str:

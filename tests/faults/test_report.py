@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from tests.faults.claims import CLAIMS
+from tests.faults.faults import KINDS
 from tests.faults.report import load_runs, main, render
 from tests.faults.result import Enforced, Events, Gaps, Result, Told, Viewed, gaps
 from tests.fuzz.run import Run
@@ -82,6 +83,37 @@ def test_a_run_that_had_no_enforcers_agents_or_view_says_nothing_of_them() -> No
     assert "## Enforcers" not in page
     assert "## What agents wrote" not in page
     assert "## What the view shows" not in page
+    assert "Agents and the view run beside" not in page
+
+
+def test_the_introduction_says_of_agents_view_and_redis_what_has_happened_and_no_more() -> None:
+    faults = {
+        "kill agent": 1,
+        "kill agent_after_fold": 2,
+        "kill agent_in_table": 1,
+        "redis kill": 1,
+        "redis keys deleted": 3,
+    }
+    some = msgspec.structs.replace(RUN, faults=faults)
+    page = unfolded(render({"hour": some, "older": msgspec.structs.replace(RUN, told=None)}))
+    assert (
+        "Agents and the view run beside the ledgers in hour. There agents are killed at any moment and at 2 "
+        "of 9 named places of a batch. The Redis of the view is killed and bereft of keys. What a fault"
+    ) in page
+    assert "In none of these runs has happened: `kill after_init_transactions`, " in page
+    assert "`kill view`, `redis flush`, `redis positions back`, " in page
+    everything = msgspec.structs.replace(RUN, faults=dict.fromkeys(KINDS, 1))
+    page = unfolded(render({"hour": everything, "two": everything}))
+    assert (
+        "ledgers in hour and two. There agents are killed at any moment, all at once and at 9"
+        in page
+    )
+    assert "The view is killed. The Redis of the view is killed, emptied, set back" in page
+    assert "In none of these runs" not in page
+
+
+def unfolded(page: str) -> str:
+    return " ".join(page.split())
 
 
 @pytest.mark.parametrize("place", sorted({place for _, places in CLAIMS for place in places}))

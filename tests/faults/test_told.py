@@ -12,7 +12,8 @@ from streams.agents import alerts, baselines
 from streams.kafka.settings import Settings
 from tests.faults.feed import Feed
 from tests.faults.load import Load
-from tests.faults.told import compare, until_all_is_told
+from tests.faults.result import Told
+from tests.faults.told import DIED_SAYING, compare, never_said_again, until_all_is_told
 from tests.faults.undisturbed import Logs, Read, read_logs
 from tests.integration.kafka_world import make_world
 from tests.integration.shell import environ, start
@@ -66,8 +67,14 @@ async def test_what_nobody_has_disturbed_is_the_same_and_any_damage_shows(
     assert wrong == []
     assert min(told.distinct.values()) > 0
     assert set(told.repeated.values()) == {0}
-    twice = {**logs, (Topic.AUDIT, 0): [*logs[Topic.AUDIT, 0], logs[Topic.AUDIT, 0][0]]}
-    assert compare(twice)[1] == [], "what is said once more harms nobody"
+    for topic, place, what in (
+        (Topic.AUDIT, 0, "audit"),
+        (alerts.SIGNALS.topic, first_counted(logs), "signals of alerts"),
+    ):
+        twice = {**logs, (topic, 0): [*logs[topic, 0], logs[topic, 0][place]]}
+        told, wrong = compare(twice)
+        assert wrong == [], "what is said once more harms nobody"
+        assert {name for name, count in told.repeated.items() if count == 1} == {what}
     damaged = {
         "audit": without(logs, Topic.AUDIT, 0),
         "alert": without(logs, Topic.ALERTS, 0),
@@ -79,6 +86,22 @@ async def test_what_nobody_has_disturbed_is_the_same_and_any_damage_shows(
     }
     for what, log in damaged.items():
         assert any(one.startswith(what) for one in compare(log)[1]), what
+
+
+@pytest.mark.parametrize(
+    ("happened", "repeated", "wrong"),
+    [
+        ({DIED_SAYING: 1}, {"alerts": 0, "signals of alerts": 1}, 0),
+        ({DIED_SAYING: 1}, {"alerts": 0, "signals of alerts": 0}, 1),
+        ({"kill agent": 1}, {"alerts": 0, "signals of alerts": 0}, 0),
+    ],
+    ids=["it was said again", "it was not", "nobody died then"],
+)
+def test_who_dies_when_all_is_said_says_it_once_more(
+    happened: dict[str, int], repeated: dict[str, int], wrong: int
+) -> None:
+    told = Told(distinct=dict.fromkeys(repeated, 9), repeated=repeated)
+    assert len(never_said_again(happened, told)) == wrong
 
 
 def first_counted(logs: Logs) -> int:

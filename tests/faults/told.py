@@ -35,6 +35,7 @@ DIFFERENCES_MAX = 20
 OF_SOURCES = frozenset(
     {"queue_depth", "transition_latency", "breaker_open", "ledger_write_failures"}
 )
+DIED_SAYING = "kill agent_after_outputs"
 # Set, not counted: what is told after a restart comes in another order.
 SET = frozenset({"tick", "block_classed"})
 # What similar tasks used, and what is said because of it.
@@ -45,9 +46,11 @@ async def until_all_is_told(settings: Settings, within_s: float) -> None:
     """Wait until agents have nothing left to read, and no report is still to be written.
 
     Raises:
-        TimeoutError: they have, after so long.
+        TimeoutError: they have something left to read, after so long.
     """
-    await eventually(lambda: _has_no_lag(settings), within_s)
+    ends_s = asyncio.get_running_loop().time() + within_s
+    async with asyncio.timeout_at(ends_s):
+        await eventually(lambda: _has_no_lag(settings), within_s)
     logs = await read_logs(settings)
     expected = await asyncio.to_thread(_reports, fold_reports(logs))
 
@@ -56,7 +59,8 @@ async def until_all_is_told(settings: Settings, within_s: float) -> None:
         return _reports(found[Topic.REPORTS, 0]) == expected
 
     try:
-        await eventually(are_written, within_s)
+        async with asyncio.timeout_at(ends_s):
+            await eventually(are_written, within_s)
     except TimeoutError:
         return  # what differs is said by `hold`
 
@@ -110,12 +114,14 @@ def compare(logs: Logs) -> tuple[Told, list[str]]:
     counts = fold_stage(baselines.AGENT.stages[1], logs, at_once=1)
     everything = [*tasks, *windows, *governed, *shares]
     audits = [each for each in logs[Topic.AUDIT, 0] if _is_an_agents(each)]
+    of_tasks, of_governed = (
+        (_counted(_of(made, topic)), _counted(logs[topic, 0]))
+        for made, topic in ((tasks, alerts.SIGNALS.topic), (governed, governance.SIGNALS.topic))
+    )
     wrong = [
         *_by_id("audit", _of(everything, Topic.AUDIT), audits),
-        *_signals("alerts", _of(tasks, alerts.SIGNALS.topic), logs[alerts.SIGNALS.topic, 0]),
-        *_signals(
-            "governance", _of(governed, governance.SIGNALS.topic), logs[governance.SIGNALS.topic, 0]
-        ),
+        *_signals("alerts", *of_tasks),
+        *_signals("governance", *of_governed),
         *_by_id("measures", measures, logs[baselines.MEASURES.topic, 0]),
         *_baselines(counts, logs[Topic.BASELINES, 0]),
         *_edges(_of(everything, Topic.ALERTS), logs[Topic.ALERTS, 0]),
@@ -131,11 +137,27 @@ def compare(logs: Logs) -> tuple[Told, list[str]]:
         Topic.REPORTS: logs[Topic.REPORTS, 0],
     }
     ids = {topic: {decoded(each.value)["id"] for each in found} for topic, found in written.items()}
+    # A signal has no id, and one record may cause two that are alike.
+    signals = {"signals of alerts": of_tasks, "signals of governance": of_governed}
     told = Told(
-        distinct={topic.value: len(found) for topic, found in ids.items()},
-        repeated={topic.value: len(found) - len(ids[topic]) for topic, found in written.items()},
+        distinct={topic.value: len(found) for topic, found in ids.items()}
+        | {topic: len(expected) for topic, (expected, _) in signals.items()},
+        repeated={topic.value: len(found) - len(ids[topic]) for topic, found in written.items()}
+        | {topic: len(found) - len(expected) for topic, (expected, found) in signals.items()},
     )
     return told, wrong
+
+
+def never_said_again(happened: Mapping[str, int], told: Told) -> list[str]:
+    """Say so where an agent has died with what it caused on the broker, and nothing stands there twice.
+
+    Args:
+        happened: how often each fault did.
+        told: what agents have written.
+    """
+    if not happened.get(DIED_SAYING) or any(told.repeated.values()):
+        return []
+    return [f"{DIED_SAYING} happened, and agents have said nothing once more: {told.repeated}"]
 
 
 def _of(sent: Iterable[Outbound], topic: str) -> list[Outbound]:
@@ -176,18 +198,17 @@ def _said(sent: Outbound) -> Any:  # noqa: ANN401 - any JSON
     return decoded(sent.value)
 
 
-def _signals(what: str, expected: Iterable[Outbound], found: Iterable[Read]) -> list[str]:
+def _counted(signals: Iterable[Read | Outbound]) -> list[Any]:
+    return [one for each in signals if (one := decoded(each.value))["type"] not in SET]
+
+
+def _signals(what: str, expected: Iterable[Any], found: Iterable[Any]) -> list[str]:
     """Compare what is counted, by the record that it follows from."""
 
-    def counted(values: Iterable[bytes | None]) -> dict[str, Any]:
-        signals = [one for one in map(decoded, values) if one["type"] not in SET]
+    def by_origin(signals: Iterable[Any]) -> dict[str, Any]:
         return {f"{one['type']} {one['origin']}": one for one in signals}
 
-    return _differing(
-        f"signal of {what}",
-        counted(each.value for each in expected),
-        counted(each.value for each in found),
-    )
+    return _differing(f"signal of {what}", by_origin(expected), by_origin(found))
 
 
 def _baselines(expected: Iterable[Outbound], found: Sequence[Read]) -> list[str]:

@@ -1,14 +1,18 @@
 """Alerts and ends of tasks reach every sink, whatever is away meanwhile."""
 
 import asyncio
+import base64
 import contextlib
+import hmac
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
+import aiohttp
 import msgspec
 import psutil
 import pytest
@@ -20,8 +24,9 @@ from schemas.envelope import Envelope
 from schemas.fields import Complexity, Importance, Verdict
 from schemas.reports import Report
 from schemas.topics import Topic
-from streams.agents.delivery.deliver import deliver
+from streams.agents.delivery.deliver import Deliverer, deliver
 from streams.agents.delivery.keeping import FAILURES, LAG, SENT
+from streams.agents.delivery.send import Courier
 from streams.agents.delivery.signing import headers
 from streams.agents.delivery.sinks import Sink
 from streams.agents.metrics import unseen
@@ -93,9 +98,9 @@ async def delivering(settings: Settings, *sinks: Sink) -> AsyncIterator[None]:
             await task
 
 
-def alert(number: int, severity: Severity = Severity.WARNING) -> bytes:
+def alert(number: int, severity: Severity = Severity.WARNING, named: str = "alert") -> bytes:
     record = Envelope(
-        id=f"alert-{number}",
+        id=f"{named}-{number}",
         source="stoploss-agents",
         type="stoploss.alert",
         subject="queue_depth/enforcer-1",
@@ -186,6 +191,92 @@ async def test_what_will_never_be_taken_does_not_stop_the_rest(topics: Settings)
             await ours.until(lambda: ours.taken == ["alert-1"])
 
 
+async def test_a_name_of_any_characters_is_told_and_holds_up_nothing(topics: Settings) -> None:
+    """An id has that of a task in it, which may be any text; a header may not."""
+    async with receiver() as ours, receiver() as other:
+        sinks = [
+            Sink(name="ops", kind="webhook", url=ours.url, secret=SECRET),
+            Sink(name="other", kind="slack", url=other.url),
+        ]
+        async with delivering(topics, *sinks):
+            await say(topics, alert(0, named="report-T\n1\x00"), alert(1, named="Größe"), alert(2))
+            await ours.until(lambda: len(ours.bodies) == 3)
+            await other.until(lambda: len(other.bodies) == 3)
+        assert ours.taken == ["report-T\n1\x00-0", "Größe-1", "alert-2"]
+        ids = ["report-T%0A1%00-0", "Gr%C3%B6%C3%9Fe-1", "alert-2"]
+        assert [each["webhook-id"] for each in ours.asked] == ids
+        assert [each["webhook-id"] for each in other.asked] == ids
+        asked = ours.asked[0]
+        signed = f"{ids[0]}.{asked['webhook-timestamp']}.".encode() + ours.bodies[0]
+        key = base64.b64decode(SECRET.removeprefix("whsec_"))
+        digest = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+        assert asked["webhook-signature"] == f"v1,{digest}"
+
+
+async def test_what_is_no_record_or_cannot_be_sent_is_refused_once_and_passed_over(
+    topics: Settings,
+) -> None:
+    not_utf_8 = alert(0).replace(b"31 tasks", b"31 \xff tasks")
+    told: Sequence[Deliverer] = ()
+
+    def tell(deliverers: Sequence[Deliverer]) -> None:
+        nonlocal told
+        told = deliverers
+
+    def refused() -> list[int]:
+        return [each.courier.outcomes.refused for each in told]
+
+    async with receiver() as ours:
+        # Its severity is none: whether it wants a notice cannot be told.
+        broken = Sink(name="broken", kind="log", min_severity=cast("Severity", "none"))
+        sinks = [Sink(name="ops", kind="webhook", url=ours.url), broken]
+        task = asyncio.ensure_future(deliver(topics, sinks, tell))
+        try:
+            await say(topics, not_utf_8, topic=Topic.REPORTS)
+            await say(topics, not_utf_8, alert(1), alert(2))
+            await ours.until(lambda: ours.taken == ["alert-1", "alert-2"])
+
+            async def all_are_done() -> bool:
+                return refused() == [2, 4] and [each.lag for each in told] == [0, 0]
+
+            await eventually(all_are_done)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        async with delivering(topics, *sinks):
+            await say(topics, alert(3))
+            await ours.until(lambda: "alert-3" in ours.taken)
+    assert set(ours.taken) == {"alert-1", "alert-2", "alert-3"}
+
+
+class Failing(Deliverer):
+    """Fails in a way that nobody has thought of, the first time."""
+
+    has_failed = False
+
+    async def _follow(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+        if not self.has_failed:
+            self.has_failed = True
+            raise LookupError("never thought of")
+        await super()._follow(consumer)
+
+
+async def test_one_that_fails_begins_again(topics: Settings) -> None:
+    async with receiver() as ours, aiohttp.ClientSession() as http:
+        sink = Sink(name="ops", kind="webhook", url=ours.url)
+        failing = Failing(topics, Courier(sink, http))
+        task = asyncio.ensure_future(failing.run())
+        try:
+            await say(topics, alert(0))
+            await ours.until(lambda: ours.taken == ["alert-0"])
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        assert failing.has_failed
+
+
 async def test_slack_gets_its_own_shape_and_only_what_is_severe_enough(topics: Settings) -> None:
     async with receiver() as ours:
         sink = Sink(name="ops", kind="slack", url=ours.url, min_severity=Severity.CRITICAL)
@@ -209,13 +300,18 @@ class Listener(logging.Handler):
             self.heard.set()
 
 
-async def test_the_log_sink_writes_a_line(topics: Settings) -> None:
-    listener = Listener("⚠️ queue depth firing: enforcer-1 | 31 tasks wait")
+async def test_the_log_sink_writes_a_line_whatever_a_task_is_called(topics: Settings) -> None:
+    listener = Listener("⚠️ queue depth firing: enforcer-1�FORGED | 31 tasks wait�FORGED")
     logger = logging.getLogger("stoploss.delivery")
     logger.addHandler(listener)
     try:
         async with delivering(topics, Sink(name="log", kind="log")):
-            await say(topics, alert(0))
+            await say(
+                topics,
+                alert(0)
+                .replace(b'"enforcer-1"', rb'"enforcer-1\nFORGED"')
+                .replace(b"tasks wait", rb"tasks wait\nFORGED"),
+            )
             async with asyncio.timeout(WITHIN_S):
                 await listener.heard.wait()
     finally:

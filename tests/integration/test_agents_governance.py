@@ -71,8 +71,8 @@ async def test_changes_are_noted_and_inflation_is_told_also_where_a_worker_is_ki
         reviewed = world.event("justification.reviewed", "TASK-0", by="eve", approved=True)
         await world.send([("TASK-0", reviewed)])
         if failpoint is not None:
-            dying = await agents.begin(STOPLOSS_FAILPOINT=failpoint)
-            assert await dying.ended() not in (0, None), "it was to die there"
+            dying = await agents.begin(STOPLOSS_FAILPOINT=f"{failpoint}:1")
+            assert await dying.ended() == -9, dying.said
         async with agents.worker():
             await agents.until_done()
             await eventually(lambda: _told(world), WITHIN_S)

@@ -171,6 +171,9 @@ async def test_a_task_that_nobody_knows_is_the_answer_no(world: World) -> None:
 async def test_who_has_read_what_stands_in_the_audit_if_it_can_be_written(world: World) -> None:
     task = world.task_in(0)
     await over(world, task)
+    assert (await run(world, "report", task, "--summary")).code == 1, (
+        "a gate, which no person reads"
+    )
     await run(world, "report", task)
     (entry,) = await world.read(Topic.AUDIT)
     assert entry.key == f"report/{task}"

@@ -11,7 +11,7 @@ import aiohttp
 import aiokafka.errors
 import msgspec
 from aiokafka import AIOKafkaConsumer
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from schemas.alerts import Alert
 from schemas.envelope import Envelope
@@ -31,6 +31,8 @@ STOP_WITHIN_S = 5.0
 MEASURE_EVERY_S = 0.5
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 
+AWAY = (aiokafka.errors.KafkaError, OSError)
+
 _ALERT = msgspec.json.Decoder(Envelope[Alert])
 _REPORT = msgspec.json.Decoder(Envelope[Report])
 
@@ -41,7 +43,6 @@ class Deliverer:
     def __init__(self, settings: Settings, courier: Courier) -> None:
         self.courier = courier
         self.lag = 0
-        self.unreadable = 0
         self._next: dict[Any, int] = {}  # by partition: what is not delivered yet begins there
         self._settings = settings
         self._topics = {settings.topic(topic): topic for topic in TOPICS}
@@ -50,10 +51,14 @@ class Deliverer:
         return f"<Deliverer {self.courier} lag={self.lag}>"
 
     async def run(self) -> None:
-        """Deliver until cancelled; where Kafka is away, wait for it."""
+        """Deliver until cancelled; where Kafka is away, wait for it.
+
+        Whatever else goes wrong is said, and it begins again: other sinks are not to suffer for it.
+        """
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((aiokafka.errors.KafkaError, OSError)),
+            retry=retry_if_exception_type(Exception),
             wait=wait_random_exponential(FIRST_WAIT_S, LONGEST_WAIT_S),
+            before_sleep=self._say_failed,
             reraise=True,
         ):
             with attempt:
@@ -64,6 +69,11 @@ class Deliverer:
                     finally:
                         measuring.cancel()
                         await asyncio.gather(measuring, return_exceptions=True)
+
+    def _say_failed(self, state: RetryCallState) -> None:
+        error = None if state.outcome is None else state.outcome.exception()
+        if not isinstance(error, AWAY):
+            log.error("delivery: %s: begins again", self.courier.sink.name, exc_info=error)
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[Any]:
@@ -128,11 +138,8 @@ class Deliverer:
             return
         try:
             notice = self._notice(record)
-        except msgspec.MsgspecError as error:
-            self.unreadable += 1
-            log.warning(
-                "delivery: %s offset %s cannot be read: %s", record.topic, record.offset, error
-            )
+        except Exception as error:  # noqa: BLE001 - of one record, which must not hold up the others
+            self.courier.refuse(f"{record.topic} offset {record.offset} cannot be read: {error!r}")
             return
         if notice is not None:
             await self.courier.send(notice)
@@ -146,7 +153,7 @@ class Deliverer:
         """Ask again and again how much there is: while the sink is away nothing else does."""
         while True:
             await asyncio.sleep(MEASURE_EVERY_S)
-            with contextlib.suppress(aiokafka.errors.KafkaError, OSError, TimeoutError):
+            with contextlib.suppress(*AWAY, TimeoutError):
                 behind = dict(self._next)
                 ends = await consumer.end_offsets(list(behind))
                 self.lag = sum(max(ends[each] - behind[each], 0) for each in behind)

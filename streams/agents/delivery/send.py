@@ -12,6 +12,7 @@ from schemas.errors import Remedy, StoplossError
 from streams.agents.delivery.signing import headers
 from streams.agents.delivery.sinks import Sink
 from streams.insight.notices import Notice, slack_payload
+from streams.insight.printable import printable
 
 log = logging.getLogger("stoploss.delivery")
 
@@ -39,7 +40,7 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.sent = 0
-        self.refused = 0
+        self.refused = 0  # notices, and records that no notice can be made of
         self.failures = 0  # attempts that did not get through
 
     def __repr__(self) -> str:
@@ -59,11 +60,12 @@ class Courier:
     async def send(self, notice: Notice) -> None:
         """Send a notice that the sink wants; return when it was taken, or refused for good.
 
-        At least once: where the answer is lost, the same id is sent again.
+        At least once: where the answer is lost, the same id is sent again. Whatever else is wrong with
+        one notice counts as refused: it is as wrong the next time, and others wait behind it.
         """
-        if not self.sink.wants(notice):
-            return
         try:
+            if not self.sink.wants(notice):
+                return
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(SinkAwayError),
                 wait=wait_random_exponential(FIRST_WAIT_S, LONGEST_WAIT_S),
@@ -73,10 +75,16 @@ class Courier:
                 with attempt:
                     await self._try(notice)
         except RefusedNoticeError as error:
-            self.outcomes.refused += 1
-            log.warning("delivery: %s: %s", self.sink.name, error)
+            self.refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - of one notice, which must not hold up the others
+            self.refuse(f"{notice.id} cannot be sent: {error!r}")
         else:
             self.outcomes.sent += 1
+
+    def refuse(self, why: str) -> None:
+        """Count what is never sent there, and say why in one line."""
+        self.outcomes.refused += 1
+        log.warning("delivery: %s: %s", self.sink.name, printable(why))
 
     async def _try(self, notice: Notice) -> None:
         if self.sink.kind == "log":

@@ -2,21 +2,29 @@
 
 `webhook-id`, `webhook-timestamp` and the body, joined by dots, under HMAC-SHA256; the receiver
 refuses old timestamps, and knows a repeated id. Source: https://www.standardwebhooks.com.
+
+An id has the id of a task in it, which may be any text, and a header takes visible ASCII alone: the
+rest is quoted as in addresses, by `%` and the bytes of its UTF-8, and so is `%`. What is quoted is signed.
 """
 
 import base64
 import binascii
 import hashlib
 import hmac
+import string
+from urllib.parse import quote
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what such secrets begin with
+# No space either: those at the ends of a header are dropped on the way.
+_AS_THEY_ARE = string.punctuation.replace("%", "")
 
 
 def headers(notice_id: str, at_s: int, body: bytes, secret: str | None) -> dict[str, str]:
     """Return the headers of a request; without a secret it is not signed."""
-    found = {"webhook-id": notice_id, "webhook-timestamp": str(at_s)}
+    sent_id = quote(notice_id, _AS_THEY_ARE)
+    found = {"webhook-id": sent_id, "webhook-timestamp": str(at_s)}
     if secret is not None:
-        signed = b".".join((notice_id.encode(), str(at_s).encode(), body))
+        signed = b".".join((sent_id.encode(), str(at_s).encode(), body))
         digest = hmac.new(_key(secret), signed, hashlib.sha256).digest()
         found["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
     return found

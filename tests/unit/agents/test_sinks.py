@@ -1,6 +1,9 @@
 """Where notices go is configured in tables; what is wrong there is named."""
 
+import base64
+import hmac
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -135,6 +138,27 @@ def test_a_signature_is_that_of_standard_webhooks() -> None:
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
+
+
+@pytest.mark.parametrize(
+    ("notice_id", "sent"),
+    [
+        ("report-TASK.1/a:b~-1", "report-TASK.1/a:b~-1"),
+        ("report-T\n1-1", "report-T%0A1-1"),
+        ("report-T\r\nwebhook-id: 2-1", "report-T%0D%0Awebhook-id:%202-1"),
+        ("report-Größe\x00\x7f-1", "report-Gr%C3%B6%C3%9Fe%00%7F-1"),
+        ("report-%0A-1", "report-%250A-1"),
+    ],
+    ids=["as it is", "a new line", "another header", "what is not ASCII", "what looks quoted"],
+)
+def test_an_id_of_any_text_is_quoted_in_its_header_and_signed_as_it_is_sent(
+    notice_id: str, sent: str
+) -> None:
+    found = headers(notice_id, 1, b"{}", "whsec_!")
+    assert found["webhook-id"] == sent
+    assert unquote(sent) == notice_id
+    signed = hmac.digest(b"whsec_!", f"{sent}.1.{{}}".encode(), "sha256")
+    assert found["webhook-signature"] == f"v1,{base64.b64encode(signed).decode()}"
 
 
 def test_without_a_secret_nothing_is_signed_and_any_text_may_be_one() -> None:

@@ -72,6 +72,11 @@ WHY = ("--reason", "a test")
             id="three lines as a document",
         ),
         pytest.param(
+            ("report", "T", "--from", "view", "--summary"),
+            "--from: 'view' is not allowed; use topics, or none, with --summary",
+            id="a gate that believes the view",
+        ),
+        pytest.param(
             ("agents", "nobody"),
             "NAME: 'nobody' is not allowed; use one of alerts, governance, baselines, reports, delivery",
             id="an agent that there is none of",

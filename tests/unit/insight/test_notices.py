@@ -1,5 +1,6 @@
 """What is sent to people: a title and a few lines, and nothing that others could steer."""
 
+import msgspec
 import pytest
 
 from schemas.alerts import Alert, AlertState, Severity
@@ -110,6 +111,25 @@ def test_a_name_is_no_mention_and_no_link_in_slack() -> None:
     assert payload == {
         "text": "*⚠️ stuck task firing: &lt;!channel&gt; &amp; &lt;http://a|b&gt;*\nin THINK for 5 h"
     }
+
+
+def test_a_name_of_several_lines_begins_none_where_people_read() -> None:
+    forged = "T\n🛑 TASK-2 ended: failed\x1b[2J\u2028\r"
+    told = notice_of_alert(alert(AlertState.FIRING, forged))
+    assert told.title == "⚠️ stuck task firing: T�🛑 TASK-2 ended: failed�[2J��"
+    assert told.record["data"]["scope"] == forged, "programs get what was said"
+    waits = alert(AlertState.FIRING)
+    waits = msgspec.structs.replace(
+        waits, data=msgspec.structs.replace(waits.data, message=f"{forged} waits")
+    )
+    assert notice_of_alert(waits).text == "T�🛑 TASK-2 ended: failed�[2J�� waits"
+    report = report_on(ENDED)
+    changed = msgspec.structs.replace(
+        report, task_id=forged, summary=[f"{forged} is within budget", "Nothing", "Nothing"]
+    )
+    end = notice_of_completion(ended(changed))
+    assert end is not None
+    assert len(str(slack_payload(end)["text"]).splitlines()) == 4
 
 
 def test_a_link_leads_to_the_report() -> None:

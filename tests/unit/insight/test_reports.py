@@ -9,7 +9,7 @@ from schemas.baselines import Baseline, MetricBaseline
 from schemas.envelope import Envelope
 from schemas.fields import Cause, Complexity, Importance, Metric
 from schemas.quantiles import quantile, with_value
-from schemas.reports import LimitsChange, Report, Similar
+from schemas.reports import ExplanationReport, LimitsChange, Report, Similar
 from schemas.sketches import Histogram
 from schemas.state import TaskStateData
 from streams.insight.advice import what_happened, what_to_do
@@ -528,3 +528,29 @@ def test_what_somebody_has_written_stays_on_its_line_in_markdown() -> None:
     text = msgspec.structs.replace(written, text="first\n# second\x07")
     shown = markdown(msgspec.structs.replace(report, explanations=[text]))
     assert "ada: first \\# second \n" in shown
+
+
+def test_what_somebody_has_written_begins_no_line_of_ours_in_the_text() -> None:
+    report = report_on("""
+        start  TASK-1 planned=THINK
+        usage  TASK-1 THINK 13_000
+    """)
+    forged = msgspec.structs.replace(
+        report,
+        task_id="T\n✅ Within budget",
+        owner="ann\r\x1b[2Jbob",
+        explanations=[
+            ExplanationReport(
+                by="eve\n✅ fine", text="one\ntwo\u2028three\x07", time="", phase=None
+            )
+        ],
+    )
+    lines = plain_text(forged).splitlines()
+    assert lines[0] == "T�✅ Within budget"
+    assert "ann��[2Jbob" in lines[1]
+    assert lines[lines.index("Explanations") + 1 :][:4] == [
+        "   eve",
+        "    ✅ fine: one",
+        "    two",
+        "    three�",
+    ]
