@@ -36,12 +36,67 @@ if ARGV[2] ~= '' and known and known ~= read() then
   return 'positions'
 end
 
+-- Whole numbers of any length, as sums of parts that Lua counts exactly: the lowest one first, each
+-- below `base`, and of a negative number all negative.
+local digits, base = 7, 10000000
+
+local function add(sum, number)
+  local sign = 1
+  if string.sub(number, 1, 1) == '-' then
+    sign, number = -1, string.sub(number, 2)
+  end
+  local index = 1
+  for last = #number, 1, -digits do
+    local part = string.sub(number, math.max(last - digits + 1, 1), last)
+    sum[index] = (sum[index] or 0) + sign * tonumber(part)
+    index = index + 1
+  end
+end
+
+-- Brings all parts to 0 or more, and below `base`; returns what is left above them.
+local function carried(sum)
+  local carry = 0
+  for index, part in ipairs(sum) do
+    local all = part + carry
+    sum[index], carry = all % base, math.floor(all / base)
+  end
+  return carry
+end
+
+local function plus(one, other)
+  local sum, sign = {}, ''
+  add(sum, one)
+  add(sum, other)
+  table.insert(sum, 0)
+  if carried(sum) < 0 then
+    for index, part in ipairs(sum) do
+      sum[index] = -part
+    end
+    carried(sum)
+    sign = '-'
+  end
+  local text = ''
+  for _, part in ipairs(sum) do
+    text = string.format('%07d', part) .. text
+  end
+  return sign .. (string.match(text, '^0*(%d+)$'))
+end
+
 local own = {}
 
 -- Adds to a field of a hash, which goes when it comes to 0: a view that saw two steps and one that
--- saw both at once must not differ.
+-- saw both at once must not differ. Redis counts up to 2^63, which in nano-dollars are nine billion.
 function own.COUNT(_, key, field, amount)
-  if redis.call('HINCRBY', key, field, amount) == 0 then
+  local sum = redis.pcall('HINCRBY', key, field, amount)
+  if type(sum) == 'table' then
+    local before = redis.call('HGET', key, field) or '0'
+    if not string.match(before, '^-?[1-9]%d*$') and before ~= '0' then
+      return redis.call('HINCRBY', key, field, amount)  -- fails again, and says why
+    end
+    sum = plus(before, amount)
+    redis.call('HSET', key, field, sum)
+  end
+  if sum == 0 or sum == '0' then
     redis.call('HDEL', key, field)
   end
 end
