@@ -1,19 +1,28 @@
--- Does everything that one read of the topics changes, or nothing.
+-- Does everything that one read of the topics changes in one step, which no reader sees half of.
+--
+-- Redis takes nothing back: where a command fails, those before it stay. None can but where a key is
+-- not what we made it, or somebody forbids a command. Then the mark stays that whoever follows sets
+-- before he writes, and removes after: with it nobody goes on, readers say so, and all is built anew.
+-- So no retry counts anything twice. That Redis is full, or only a replica, it says at that mark.
 --
 -- KEYS: meta, positions, progress
 -- ARGV: 1. the fence that the writer has seen in meta, "" where none
 --       2. the turn that it has seen there, "" where any will do
 --       3. msgpack: the sizes of each command's arguments
 --       4. the arguments of all commands, one after the other
+--       5. msgpack: by field, what else it has seen or written in meta
 --
 -- Returns the turn afterwards. A writer that is behind another one ("moved"), that a rebuild has
 -- fenced off ("fenced"), or whose Redis has gone back to what it was earlier, changes nothing. Nor does
--- one who follows where the positions are not those that were written last ("positions"): set back, they
--- would have records counted twice. `read` in meta is their sum, and how many are told of in progress.
+-- one who follows where meta says something else than what was written there ("meta"), or where the
+-- positions are not those that were written last ("positions"): set back, they would have records
+-- counted twice. `read` in meta is their sum, and how many are told of in progress; while somebody
+-- writes it is the mark ("broken off").
 if (redis.call('HGET', KEYS[1], 'fence') or '') ~= ARGV[1] then
   return 'fenced'
 end
-if ARGV[2] ~= '' and (redis.call('HGET', KEYS[1], 'turn') or '') ~= ARGV[2] then
+local follows = ARGV[2] ~= ''
+if follows and (redis.call('HGET', KEYS[1], 'turn') or '') ~= ARGV[2] then
   return 'moved'
 end
 
@@ -30,10 +39,17 @@ local function read()
   return string.format('%.0f/%d', sum, told)
 end
 
-local known = redis.call('HGET', KEYS[1], 'read')
--- Keys of an earlier version have no sum yet.
-if ARGV[2] ~= '' and known and known ~= read() then
-  return 'positions'
+if follows then
+  for field, value in pairs(cmsgpack.unpack(ARGV[5])) do
+    if redis.call('HGET', KEYS[1], field) ~= value then
+      return 'meta'
+    end
+  end
+  local known = redis.call('HGET', KEYS[1], 'read')
+  if known ~= read() then
+    return known == 'writing' and 'broken off' or 'positions'
+  end
+  redis.call('HSET', KEYS[1], 'read', 'writing')
 end
 
 -- Whole numbers of any length, as sums of parts that Lua counts exactly: the lowest one first, each
