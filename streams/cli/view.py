@@ -16,7 +16,7 @@ from streams.kafka.several import cluster_id
 from streams.view.answers import Freshness
 from streams.view.meta import State
 from streams.view.queries import Queries, opened
-from streams.view.store import RedisUnavailableError, shown
+from streams.view.store import DamagedViewError, RedisUnavailableError, shown
 
 # A view that keeps up is less than a second old. One that lags longer than this would have people
 # take yesterday's verdict for today's; the topics take longer to read, and are as old as nothing.
@@ -111,6 +111,8 @@ async def _looked_at(queries: Queries, url: str, *, is_named: bool) -> View | No
     try:
         async with asyncio.timeout(ANSWERS_WITHIN_S):
             freshness = await queries.freshness()
+    except DamagedViewError as error:
+        return NoView(str(error), RUN_A_VIEW, is_expected=is_named)
     except RedisUnavailableError as error:
         return NoView(str(error), START_REDIS, is_expected=is_named)
     except TimeoutError:

@@ -25,12 +25,13 @@ from schemas.topics import Topic
 from streams.kafka.ports import RawRecord
 from streams.view.changes import Changes
 from streams.view.keys import KEPT_DAYS, REPORT_DAYS, Keys, day_end_s, hour_end_s
-from streams.view.totals import Totals
+from streams.view.totals import Counted, Totals, counted
 
 POLICY_PREFIX = "policy/"
 TRANSITIONS, COMMITS = "transitions", "commits"
 ZEROS = b"zeros"
 ENDED = "ended"
+FIRST_REVISION = 1
 
 Field = tuple[bytes, bytes]  # a hash, and one of its fields
 
@@ -83,7 +84,7 @@ class Digest:
         self._keys = keys
         self._changes = Changes()
         self._totals = Totals(keys)
-        self._executions: list[tuple[Field, Envelope[ExecutionRecord]]] = []
+        self._executions: list[tuple[Field, int, Counted]] = []  # with its revision
         self._last: dict[tuple[int, bytes], bytes | None] = {}
         self.unreadable: Counter[Topic] = Counter()
 
@@ -107,8 +108,8 @@ class Digest:
         """Return what has to be looked up before `changes` can be said."""
         wanted: dict[Field, None] = {}
         seen: set[Field] = set()
-        for field, record in self._executions:
-            if field not in seen and record.data.revision > 1:
+        for field, revision, _ in self._executions:
+            if field not in seen and revision > FIRST_REVISION:
                 wanted[field] = None
             seen.add(field)
         return list(wanted)
@@ -125,12 +126,17 @@ class Digest:
                 self._task(partition, key, value)
             except UNREADABLE:
                 self.unreadable[Topic.TASKS] += 1
-        last: dict[Field, Envelope[ExecutionRecord]] = {
-            field: _EXECUTION.decode(value) for field, value in found.items() if value is not None
+        last: dict[Field, Counted] = {
+            field: counted(_EXECUTION.decode(value))
+            for field, value in found.items()
+            if value is not None
         }
-        for field, record in self._executions:
-            self._totals.execution(record, last.get(field))
-            last[field] = record
+        for field, revision, now in self._executions:
+            # Before the first revision there is none: one that is found is of an earlier life of
+            # the task, and stays counted.
+            earlier = last.get(field) if revision > FIRST_REVISION else None
+            self._totals.execution(now, earlier)
+            last[field] = now
         self._totals.into(changes)
         for topic, count in self.unreadable.items():
             changes.count(self._keys.unreadable, topic.encode(), count)
@@ -190,11 +196,12 @@ class Digest:
         if value is None:
             return
         record = _EXECUTION.decode(value)
+        adds = counted(record)
         key = self._keys.of_task("executions", record.data.task_id)
         field = f"{record.data.phase}/{record.data.attempt}".encode()
         self._keep(key, record.time)
         self._changes.set_field(key, field, value)
-        self._executions.append(((key, field), record))
+        self._executions.append(((key, field), record.data.revision, adds))
 
     def _heartbeat(self, key: bytes, value: bytes | None) -> None:
         if value is not None:
@@ -220,10 +227,10 @@ class Digest:
         if histogram.relative_error != RELATIVE_ERROR:
             raise ValueError(f"relative_error: {histogram.relative_error}: other buckets than ours")
         key = self._keys.sketch(kind, hour, source)
+        self._changes.expire(key, hour_end_s(hour))
         self._changes.count(key, ZEROS, histogram.zeros)
         for index, count in histogram.buckets.items():
             self._changes.count(key, b"%d" % index, count)
-        self._changes.expire(key, hour_end_s(hour))
 
     def _alert(self, key: bytes, value: bytes | None) -> None:
         if value is None:

@@ -6,7 +6,7 @@ Every name begins with the topics' prefix, so that several systems share one Red
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
-LAYOUT = 2  # grows with every change of what a key holds: a view of another layout is built anew
+LAYOUT = 3  # grows with every change of what a key holds: a view of another layout is built anew
 
 # What is counted by day, and the history of a task. `breaches` keeps 30 days: of each day that is
 # shown the topics still have everything, so that a rebuild comes to the same numbers.
@@ -14,6 +14,8 @@ KEPT_DAYS = 28
 # Reports and audit, of which the topics keep 90 days and more: a link in a notification leads there.
 REPORT_DAYS = 89
 HEALTH_HOURS = 25
+HOUR_S = 3_600
+DAY_S = 24 * HOUR_S
 FEED_RECORDS = 1_000
 TASK_RECORDS = 64  # of one kind, of one task: the last ones
 SOURCES_MAX = 1_000  # an emitter that restarts is another source
@@ -73,14 +75,15 @@ def day_end_s(day: str, days: int) -> int:
     The record's own time decides, not when it was read: a rebuild must not keep for longer.
     """
     start = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
-    return int((start + timedelta(days=days + 1)).timestamp())
+    # In seconds: the last days that have a name have no end that has one.
+    return int(start.timestamp()) + (days + 1) * DAY_S
 
 
 @lru_cache(maxsize=1_000)
 def hour_end_s(hour: str) -> int:
     """Return when what belongs to an hour (2026-11-22T21) expires, in Unix seconds."""
     start = datetime.fromisoformat(f"{hour}:00:00+00:00")
-    return int((start + timedelta(hours=HEALTH_HOURS + 1)).timestamp())
+    return int(start.timestamp()) + (HEALTH_HOURS + 1) * HOUR_S
 
 
 def days_back(day: date, count: int) -> list[str]:

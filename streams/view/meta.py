@@ -44,6 +44,16 @@ class Verdict(Struct, frozen=True):
 
 
 NUMBERS = ("at_ms", "began_ms", "rebuilt_ms", "turn")
+NUMBER_LENGTH_MAX = 15  # counted exactly by Lua, and far from where Redis stops
+# All of them are there from the first step of a rebuild on.
+FIELDS = ("at_ms", "began_ms", "cluster", "fence", "layout", "read", "state", "turn", "why")
+# What each step of a writer says anew, or is held against what it has seen by a rule of its own
+# (`apply.lua`).
+BY_THEMSELVES = ("at_ms", "fence", "read", "turn")
+# What `read` is as long as a step is not whole; nobody sees that but where one was broken off.
+WRITING = "writing"
+BROKEN_OFF = "a step was broken off in the middle"
+OTHER_POSITIONS = "the positions are not those that the view has written"
 
 
 def is_readable(meta: Mapping[str, str]) -> bool:
@@ -51,7 +61,37 @@ def is_readable(meta: Mapping[str, str]) -> bool:
     fence = meta.get("fence", "0").removeprefix(CLEARING_PREFIX)
     numbers = [fence, *(meta.get(name, "0") for name in NUMBERS)]
     is_known = meta.get("state", State.FOLLOWING) in list(State)
-    return is_known and all(each.isascii() and each.isdecimal() for each in numbers)
+    return is_known and all(
+        each.isascii() and each.isdecimal() and len(each) <= NUMBER_LENGTH_MAX for each in numbers
+    )
+
+
+def lacking(meta: Mapping[str, str]) -> str | None:
+    """Return what somebody has taken away of what a view has written; None where it is all there."""
+    if gone := [name for name in FIELDS if name not in meta]:
+        return f"`meta` lacks {', '.join(gone)}"
+    return None
+
+
+def standing_fields(meta: Mapping[str, str]) -> dict[str, str]:
+    """Return what in `meta` stays as it is until its view says otherwise."""
+    return {field: value for field, value in meta.items() if field not in BY_THEMSELVES}
+
+
+def damage(
+    meta: Mapping[str, str], positions: Mapping[str, str], progress: Mapping[str, str]
+) -> str | None:
+    """Return what shows that somebody else has written to these keys; None where nothing does.
+
+    Raises:
+        ValueError: an offset is no number.
+    """
+    if (gone := lacking(meta)) is not None:
+        return gone
+    if meta["read"] == WRITING:
+        return BROKEN_OFF
+    read = f"{sum(map(int, positions.values()))}/{len(progress)}"
+    return None if meta["read"] == read else OTHER_POSITIONS
 
 
 def judge(meta: Mapping[str, str], cluster: str, now_ms: int, wanted: str | None) -> Verdict:
@@ -66,15 +106,17 @@ def judge(meta: Mapping[str, str], cluster: str, now_ms: int, wanted: str | None
     if "fence" not in meta:
         return Verdict(Step.REBUILD, "Redis has nothing of these topics")
     written_ms = int(meta.get("at_ms", 0))
-    if meta.get("cluster") != cluster:
+    if meta.get("cluster", cluster) != cluster:
         if now_ms - written_ms < ALIVE_WITHIN_MS:
             other = meta.get("cluster")
             return Verdict(Step.LEAVE, f"a view of Kafka cluster {other} writes the same keys")
         return Verdict(Step.REBUILD, f"what is in Redis is of Kafka cluster {meta.get('cluster')}")
-    if meta.get("layout") != str(LAYOUT):
+    if meta.get("layout", str(LAYOUT)) != str(LAYOUT):
         return Verdict(Step.REBUILD, f"keys of layout {meta.get('layout')}; ours is {LAYOUT}")
     if wanted is not None:
         return Verdict(Step.REBUILD, wanted)
+    if (gone := lacking(meta)) is not None:
+        return Verdict(Step.REBUILD, gone)
     if meta["fence"].startswith(CLEARING_PREFIX):
         return Verdict(Step.CLEAR, meta.get("why", ""))
     if now_ms - written_ms > STALE_AFTER_MS:

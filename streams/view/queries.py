@@ -5,7 +5,7 @@ Records that a newer version wrote, and that cannot be read, are left out of lis
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -53,11 +53,14 @@ from streams.view.keys import (
     days_back,
     hours_back,
 )
-from streams.view.meta import State
+from streams.view.meta import State, damage
 from streams.view.progress import shown_until
 from streams.view.store import (
+    DamagedError,
+    DamagedViewError,
     RedisUnavailableError,
     answering,
+    damaged,
     redis_client,
     shown,
     told_newest_ms,
@@ -84,7 +87,8 @@ _AUDIT, _FEEDBACK = _decoder(Audit), _decoder(Feedback)
 class Queries:
     """Asks the view of one system.
 
-    Every query raises `UnavailableError` where Redis is away, or has no view of these topics.
+    Every query raises `RedisUnavailableError` where Redis is away, `DamagedViewError` where it has
+    what no view has written.
 
     Args:
         now_ms: milliseconds since 1970.
@@ -105,26 +109,24 @@ class Queries:
         """Return how old the view is; None where Redis has none of these topics.
 
         Raises:
-            RedisUnavailableError: Redis is away, or its keys are of another layout, or damaged.
+            RedisUnavailableError: Redis is away, or its keys are of another layout.
+            DamagedViewError: somebody else has written to them.
         """
         keys = self._keys
         async with self._asking() as ask:
             for key in (keys.meta, keys.positions, keys.progress, keys.unreadable):
                 ask.hgetall(key)
             meta, positions, progress, unreadable = map(_texts, await ask.execute())
-        if "fence" not in meta:
-            return None
-        if meta.get("layout") != str(LAYOUT):
-            # Of another version of stoploss: what its keys hold is not what is read here.
-            raise RedisUnavailableError(
-                f"Redis at {shown(self._url)}: keys of layout {meta.get('layout')}; ours is {LAYOUT}"
-            )
-        try:
+            if not meta:
+                return None
+            if (layout := meta.get("layout", str(LAYOUT))) != str(LAYOUT):
+                # Of another version of stoploss: what its keys hold is not what is read here.
+                raise RedisUnavailableError(
+                    f"Redis at {shown(self._url)}: keys of layout {layout}; ours is {LAYOUT}"
+                )
+            if (why := damage(meta, positions, progress)) is not None:
+                raise DamagedError(why)
             return self._freshness(meta, positions, progress, unreadable)
-        except (ValueError, KeyError) as error:
-            raise RedisUnavailableError(
-                f"Redis at {shown(self._url)}: what it says of the view cannot be read ({error!r})"
-            ) from error
 
     def _freshness(
         self,
@@ -182,7 +184,7 @@ class Queries:
         )
 
     async def _partition(self, partition: int) -> PartitionStateData | None:
-        with answering(self._url):
+        with self._answering():
             raw = await self._redis.hget(self._keys.partitions, str(partition))
         found = _one(_PARTITION, raw)
         return None if found is None else found.data
@@ -191,7 +193,7 @@ class Queries:
         """Return those of the tasks that the ledger still has."""
         if not (names := sorted(tasks)):
             return []
-        with answering(self._url):
+        with self._answering():
             found = await self._redis.hmget(self._keys.tasks, names)
         return [name.decode() for name, raw in zip(names, found, strict=True) if raw is not None]
 
@@ -247,7 +249,7 @@ class Queries:
         found = []
         for begin in range(0, len(placed), TASKS_ASKED_FOR):
             some = placed[begin : begin + TASKS_ASKED_FOR]
-            with answering(self._url):
+            with self._answering():
                 raws = await self._redis.hmget(self._keys.tasks, [name for name, _ in some])
             for (name, share), raw in zip(some, raws, strict=True):
                 if (record := _one(_TASK, raw)) is not None:
@@ -257,22 +259,22 @@ class Queries:
 
     async def partitions(self) -> dict[int, PartitionStateData]:
         """Return where each partition of the ledger stands."""
-        with answering(self._url):
+        with self._answering():
             found = await self._redis.hgetall(self._keys.partitions)
-        states = {int(number): _one(_PARTITION, raw) for number, raw in found.items()}
+            states = {int(number): _one(_PARTITION, raw) for number, raw in found.items()}
         return {number: state.data for number, state in sorted(states.items()) if state is not None}
 
     async def policies(self) -> dict[str, PolicyStateData]:
         """Return the policies that tasks refer to, by hash."""
-        with answering(self._url):
+        with self._answering():
             found = await self._redis.hvals(self._keys.policies)
         return {each.data.hash: each.data for each in _all(_POLICY, found)}
 
     async def heartbeats(self) -> list[Beat]:
         """Return the last heartbeat of each partition."""
-        with answering(self._url):
+        with self._answering():
             found = await self._redis.hgetall(self._keys.heartbeats)
-        beats = {int(number): _one(_HEARTBEAT, raw) for number, raw in found.items()}
+            beats = {int(number): _one(_HEARTBEAT, raw) for number, raw in found.items()}
         return [
             Beat(
                 partition=number,
@@ -295,7 +297,7 @@ class Queries:
         return _all(_BREACH, await self._feed("breaches", first, count))
 
     async def _feed(self, name: str, first: int, count: int) -> list[bytes]:
-        with answering(self._url):
+        with self._answering():
             found: list[bytes] = await self._redis.zrevrange(
                 self._keys.feed(name), first, first + count - 1
             )
@@ -341,12 +343,10 @@ class Queries:
             for source in sources:
                 for hour in names:
                     ask.hgetall(self._keys.sketch(kind, hour, source.decode()))
-            found = await ask.execute()
-        sums: dict[bytes, Counter[bytes]] = {}
-        for index, source in enumerate(sources):
-            sums[source] = Counter()
-            for part in found[index * hours : (index + 1) * hours]:
-                sums[source].update({bucket: int(count) for bucket, count in part.items()})
+            sums: dict[bytes, Counter[bytes]] = {source: Counter() for source in sources}
+            for index, part in enumerate(await ask.execute()):
+                counts = {bucket: int(count) for bucket, count in part.items()}
+                sums[sources[index // hours]].update(counts)
         return sums
 
     async def utilisation(self, days: int = 7) -> Utilisation:
@@ -359,9 +359,9 @@ class Queries:
             for day in days_back(self._now().date(), days):
                 ask.hgetall(self._keys.totals(day, UTILISATION))
             found = await ask.execute()
-        executions: Counter[int] = Counter()
-        for part in found[2 * BINS :]:
-            executions.update({int(place): int(count) for place, count in part.items()})
+            executions: Counter[int] = Counter()
+            for part in found[2 * BINS :]:
+                executions.update({int(place): int(count) for place, count in part.items()})
         return Utilisation(
             open_tasks=_shares(found[:BINS]),
             ended_tasks=_shares(found[BINS : 2 * BINS]),
@@ -376,12 +376,11 @@ class Queries:
         async with self._asking() as ask:
             for day in days_back(self._now().date(), days):
                 ask.hgetall(self._keys.totals(day, by))
-            found = await ask.execute()
-        sums: dict[str, Counter[str]] = {}
-        for part in found:
-            for field, amount in _texts(part).items():
-                name, _, value = field.partition("/")
-                sums.setdefault(value, Counter())[name] += int(amount)
+            sums: dict[str, Counter[str]] = {}
+            for part in await ask.execute():
+                for field, amount in _texts(part).items():
+                    name, _, value = field.partition("/")
+                    sums.setdefault(value, Counter())[name] += int(amount)
         totals = [_total(value, amounts) for value, amounts in sums.items()]
         return sorted(totals, key=lambda each: (-each.metered_milli_tokens, each.value or ""))
 
@@ -396,12 +395,12 @@ class Queries:
 
     async def report(self, task_id: str) -> Envelope[Report] | None:
         """Return the last report of a task."""
-        with answering(self._url):
+        with self._answering():
             return _one(_REPORT, await self._redis.get(self._keys.of_task("report", task_id)))
 
     async def baselines(self) -> dict[str, Baseline]:
         """Return what finished executions use, by phase/complexity/importance."""
-        with answering(self._url):
+        with self._answering():
             found = await self._redis.hgetall(self._keys.baselines)
         all_of_them = {key.decode(): _one(_BASELINE, raw) for key, raw in sorted(found.items())}
         return {key: each.data for key, each in all_of_them.items() if each is not None}
@@ -431,7 +430,7 @@ class Queries:
 
     async def feedback(self, task_id: str) -> list[Envelope[Feedback]]:
         """Return what was answered about a task's blocks, the last answer last."""
-        with answering(self._url):
+        with self._answering():
             found = await self._redis.lrange(self._keys.of_task("feedback", task_id), 0, -1)
         return _all(_FEEDBACK, found)
 
@@ -440,10 +439,9 @@ class Queries:
         async with self._asking() as ask:
             for day in days_back(self._now().date(), days):
                 ask.hgetall(self._keys.dead_letters(day))
-            found = await ask.execute()
-        counts: Counter[str] = Counter()
-        for part in found:
-            counts.update({reason: int(count) for reason, count in _texts(part).items()})
+            counts: Counter[str] = Counter()
+            for part in await ask.execute():
+                counts.update({reason: int(count) for reason, count in _texts(part).items()})
         return dict(counts)
 
     def _now(self) -> datetime:
@@ -452,9 +450,20 @@ class Queries:
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:
         """Give a pipeline: what is asked in it is answered as of one moment."""
-        with answering(self._url):
+        with self._answering():
             async with self._redis.pipeline() as ask:
                 yield ask
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Have what Redis does not answer, and what no view has written, raise what we know."""
+        try:
+            with answering(self._url), damaged():
+                yield
+        except DamagedError as error:
+            raise DamagedViewError(
+                f"Redis at {shown(self._url)}: the view there is damaged: {error}"
+            ) from error
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Redis as the view writes it: everything that one read changes in one step, or nothing of it.
+"""Redis as the view writes it: everything that one read changes, in one step.
 
 Two views of one system do no harm. Each time that one has written is a turn, and only who knows the last
 one may write (`apply.lua`): whoever comes second changes nothing, learns of it, and stands by. A Redis
@@ -23,7 +23,17 @@ from redis.exceptions import RedisError, ResponseError
 from schemas.errors import InvalidFieldError, Remedy, StoplossError, UnavailableError
 from streams.view.changes import Command
 from streams.view.keys import Keys
-from streams.view.meta import CLEARING_PREFIX, State, Step, begun, is_readable, judge
+from streams.view.meta import (
+    BROKEN_OFF,
+    CLEARING_PREFIX,
+    OTHER_POSITIONS,
+    State,
+    Step,
+    begun,
+    is_readable,
+    judge,
+    standing_fields,
+)
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 20.0
@@ -33,13 +43,29 @@ ANY_TURN = ""
 SILENT_S = 3.0
 LOOK_EVERY_S = 0.5
 WITHIN_SCRIPT = re.compile(r"^.*@user_script: ?\d+: -?| script: \w+, on @user_script:\d+\.?")
-# What Redis answers where a key has another type, or text in the place of a number.
-DAMAGED = ("WRONGTYPE", "value is not an integer", "value is not a valid float")
+# What Redis answers where a key has another type, text in the place of a number, or one that we have
+# not counted to.
+DAMAGED = (
+    "WRONGTYPE",
+    "value is not an integer",
+    "value is not a valid float",
+    "would overflow",
+)
+# What the script answers where it finds what nobody of us has left.
+NOT_OURS = {
+    b"meta": "`meta` does not say what the view has written",
+    b"positions": OTHER_POSITIONS,
+    b"broken off": BROKEN_OFF,
+}
 _APPLY = files("streams.view").joinpath("apply.lua").read_text("utf-8")
 
 
 class RedisUnavailableError(UnavailableError):
     """Redis is away, or does not take what we write."""
+
+
+class DamagedViewError(RedisUnavailableError):
+    """Somebody else has written to the view's keys: they cannot be read until they are built anew."""
 
 
 class OvertakenError(StoplossError):
@@ -62,6 +88,7 @@ class Standing(Struct, frozen=True):
     newest_ms: dict[str, int]
     began_ms: int
     at_ms: int
+    meta: dict[str, str]
     rebuilds_because: str | None = None
 
 
@@ -131,7 +158,11 @@ class Store:
         self._redis = redis_client(url)
         self._apply = self._redis.register_script(_APPLY)
         self._watched = (keys.meta, keys.positions, keys.progress)
-        self._turn = ""  # of the last time that we wrote; only who knows it may write
+        self._cluster = ""
+        # Of the last time that we wrote: the fence, the turn, which only who knows it may write, and
+        # what else is in meta.
+        self._fence, self._turn = "", ""
+        self._meta: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<Store {shown(self._url)} {self.keys.root}>"
@@ -154,7 +185,11 @@ class Store:
             RedisUnavailableError: Redis is away, or a view of another cluster is at work there.
         """
         with answering(self._url), damaged():
-            meta = await self._meta()
+            meta = await self._found()
+            if self._is_as_we_left_it(meta, cluster) and meta.get("cluster") != cluster:
+                # No view of another cluster has written that: it would have put up a fence.
+                wanted = wanted or f"`meta` names Kafka cluster {meta.get('cluster')}"
+                meta["cluster"] = cluster
             verdict = judge(meta, cluster, now_ms, wanted)
             if verdict.step is Step.LEAVE:
                 raise RedisUnavailableError(
@@ -170,10 +205,15 @@ class Store:
             if verdict.step is not Step.FOLLOW:
                 fence = await self._clear(fence)
             standing = await self._standing(fence, verdict.why or None)
-            self._turn = standing.turn
+            self._cluster, self._fence, self._turn = cluster, fence, standing.turn
+            self._meta = standing_fields(standing.meta)
             return standing
 
-    async def _meta(self) -> dict[str, str]:
+    def _is_as_we_left_it(self, meta: Mapping[str, str], cluster: str) -> bool:
+        ours = (self._fence, self._turn, self._cluster)
+        return (meta.get("fence"), meta.get("turn"), cluster) == ours
+
+    async def _found(self) -> dict[str, str]:
         """Return the fields of `meta`; where nobody can read them, it goes, and there are none."""
         meta: dict[str, str] | None = None
         with contextlib.suppress(DamagedError), damaged():
@@ -197,6 +237,7 @@ class Store:
             newest_ms={place: told_newest_ms(told) for place, told in progress.items()},
             began_ms=int(meta["began_ms"]),
             at_ms=int(meta["at_ms"]),
+            meta=meta,
             rebuilds_because=why,
         )
 
@@ -239,7 +280,10 @@ class Store:
     async def apply(
         self, fence: str, commands: Iterable[Command], told: Mapping[bytes, Mapping[str, str]]
     ) -> None:
-        """Do all of it, or nothing.
+        """Do all of it in one step.
+
+        Where it fails in the middle, since a key is not what we made it, what came before stays, and
+        a mark with it: whoever writes next is told that the keys are damaged.
 
         Args:
             fence: of the standing that this view began with.
@@ -254,6 +298,7 @@ class Store:
         fields = [_hset(key, changed) for key, changed in told.items() if changed]
         with answering(self._url):
             self._turn = await self._done(fence, self._turn, [*commands, *fields])
+        self._meta |= standing_fields(told.get(self.keys.meta, {}))
 
     async def until_silent(self) -> None:
         """Wait until nobody else has written for a while.
@@ -276,11 +321,12 @@ class Store:
             turn,
             msgspec.msgpack.encode([[len(each) for each in command] for command in commands]),
             b"".join(each for command in commands for each in command),
+            msgspec.msgpack.encode(self._meta),
         ]
         with damaged():
             answer = await self._apply(keys=list(self._watched), args=arguments)
-        if answer == b"positions":
-            raise DamagedError("the positions are not those that the view has written")
+        if (why := NOT_OURS.get(answer)) is not None:
+            raise DamagedError(why)
         if isinstance(answer, bytes):
             raise OvertakenError(f"Redis is not where we left it ({answer.decode()})")
         return str(answer)

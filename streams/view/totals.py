@@ -4,11 +4,14 @@ A published execution may be published again, with the next revision: then the e
 away from its day, and the new one added to its own. So each day holds the executions whose last word
 is of that day, however the records were cut into reads, and however often they are read anew.
 
-All amounts are integers, so that their sums do not depend on the order.
+All amounts are integers, so that their sums do not depend on the order. They have no bound: a call may
+cost a million dollars, and Redis counts up to nine billion of them (`apply.lua`).
 """
 
 import enum
 from collections import Counter
+
+from msgspec import Struct
 
 from schemas.envelope import Envelope
 from schemas.fields import Metric, Number
@@ -43,10 +46,21 @@ UTILISATION = "utilisation"
 BINS = 20  # of a tenth of the limit each; the last one has no end
 COST = "cost_usd"
 MILLI, NANO = 1_000, 1_000_000_000
+# Far above what accepted events come to; up to here a Decimal counts exactly.
+AMOUNT_MAX = 10**24
 
 Class = tuple[str | None, ...]  # in the order of Dimension; None where it does not apply
 # A task has no phase of its own, and no owner is an owner nobody has named.
 NO_PHASE = None
+
+
+class Counted(Struct, frozen=True):
+    """What an execution adds: `amounts` in the order of `MEASURES`, `place` by `utilisation_bin`."""
+
+    day: str
+    of: Class
+    amounts: tuple[int, ...]
+    place: int | None
 
 
 class Totals:
@@ -61,19 +75,11 @@ class Totals:
     def __repr__(self) -> str:
         return f"<Totals of {len(self._amounts)} classes>"
 
-    def execution(
-        self, record: Envelope[ExecutionRecord], earlier: Envelope[ExecutionRecord] | None
-    ) -> None:
-        """Count an execution in place of what was published of it before.
-
-        Args:
-            record: what is published now.
-            earlier: the last record of the same task, phase and attempt. The first revision has
-                none: one that is found is of an earlier life of the task, and stays counted.
-        """
-        if earlier is not None and record.data.revision > 1:
+    def execution(self, now: Counted, earlier: Counted | None) -> None:
+        """Count an execution in place of what was published of it before, if anything."""
+        if earlier is not None:
             self._add(earlier, -1)
-        self._add(record, 1)
+        self._add(now, 1)
 
     def ended(self, record: Envelope[Lifecycle]) -> None:
         """Count a task that has ended."""
@@ -81,14 +87,12 @@ class Totals:
         of = (data.task_type, data.owner, data.team, NO_PHASE, data.complexity, data.importance)
         self._tasks[record.time[:10], of] += 1
 
-    def _add(self, record: Envelope[ExecutionRecord], sign: int) -> None:
-        data, day = record.data, record.time[:10]
-        of = (data.task_type, data.owner, data.team, data.phase, data.complexity, data.importance)
-        sums = self._amounts.setdefault((day, of), [0] * len(MEASURES))
-        for index, amount in enumerate(amounts(data)):
+    def _add(self, counted: Counted, sign: int) -> None:
+        sums = self._amounts.setdefault((counted.day, counted.of), [0] * len(MEASURES))
+        for index, amount in enumerate(counted.amounts):
             sums[index] += sign * amount
-        if (place := utilisation_bin(data)) is not None:
-            self._bins[day, place] += sign
+        if counted.place is not None:
+            self._bins[counted.day, counted.place] += sign
 
     def into(self, changes: Changes) -> None:
         """Say what changes in Redis."""
@@ -110,16 +114,24 @@ class Totals:
                 changes.expire(key, day_end_s(day, KEPT_DAYS))
 
 
-def amounts(data: ExecutionRecord) -> tuple[int, ...]:
-    """Return what an execution adds, in the order of `MEASURES`."""
-    counters = data.counters
-    return (
+def counted(record: Envelope[ExecutionRecord]) -> Counted:
+    """Return what an execution adds.
+
+    Raises:
+        ValueError: an amount is above `AMOUNT_MAX`, which no ledger has written.
+    """
+    data, counters = record.data, record.data.counters
+    amounts: tuple[Number, ...] = (
         1,
-        int(data.metered_tokens * MILLI),
-        int(counters.get(COST, 0) * NANO),
+        data.metered_tokens * MILLI,
+        counters.get(COST, 0) * NANO,
         data.latency_ms,
-        *(int(counters.get(name, 0)) for name in COUNTERS),
+        *(counters.get(name, 0) for name in COUNTERS),
     )
+    if not all(-AMOUNT_MAX <= amount <= AMOUNT_MAX for amount in amounts):
+        raise ValueError(f"an amount above {AMOUNT_MAX:.0e}")
+    of = (data.task_type, data.owner, data.team, data.phase, data.complexity, data.importance)
+    return Counted(record.time[:10], of, tuple(map(int, amounts)), utilisation_bin(data))
 
 
 def utilisation_bin(data: ExecutionRecord) -> int | None:
@@ -130,4 +142,6 @@ def utilisation_bin(data: ExecutionRecord) -> int | None:
 
 def share_bin(used: Number, limit: Number) -> int:
     """Return 0 for less than a tenth, 1 for less than two, up to `BINS` - 1 for all above."""
-    return min(int(used * 10 // limit), BINS - 1)
+    tenths = used * 10
+    # Compared first: of a huge share a Decimal has no quotient.
+    return BINS - 1 if tenths >= limit * (BINS - 1) else int(tenths // limit)

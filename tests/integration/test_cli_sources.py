@@ -415,7 +415,8 @@ async def left(world: World, redis_server: RedisServer) -> AsyncIterator[Shown]:
         pytest.param({"state": "rebuilding"}, "the view is being rebuilt", [], id="rebuilt"),
         pytest.param({"state": "clearing"}, "the view is being rebuilt", [], id="emptied"),
         pytest.param({"cluster": "OTHER"}, "has the view of Kafka cluster OTHER", [], id="other"),
-        pytest.param({"layout": "99"}, "keys of layout 99; ours is 2", [], id="layout"),
+        pytest.param({"read": "writing"}, "the view there is damaged: a step was", [], id="broken"),
+        pytest.param({"layout": "99"}, "keys of layout 99; ours is 3", [], id="layout"),
     ],
 )
 async def test_a_view_that_does_not_show_what_holds_now_is_not_read(

@@ -328,9 +328,39 @@ async def garbage_in_meta(view: Shown) -> None:
     await view.redis.hset(view.keys.meta, mapping={"at_ms": GARBAGE, "turn": GARBAGE})
 
 
+def without(name: str) -> Callable[[Shown], Awaitable[None]]:
+    """Take a field of `meta` away."""
+
+    async def damage(view: Shown) -> None:
+        await view.redis.hdel(view.keys.meta, name)
+
+    return damage
+
+
+async def positions_back_and_no_sum_of_them(view: Shown) -> None:
+    # At once: the view may write at any moment.
+    async with view.redis.pipeline() as ask:
+        ask.hdel(view.keys.meta, "read")
+        for place, at in (await view.redis.hgetall(view.keys.positions)).items():
+            ask.hset(view.keys.positions, place, max(int(at) - 1, 0))
+        await ask.execute()
+
+
+async def another_cluster(view: Shown) -> None:
+    await view.redis.hset(view.keys.meta, "cluster", "another")
+
+
+async def another_state(view: Shown) -> None:
+    await view.redis.hset(view.keys.meta, "state", State.REBUILDING)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        *(pytest.param(without(name), id=f"no {name}") for name in ("layout", "why")),
+        positions_back_and_no_sum_of_them,
+        another_cluster,
+        another_state,
         positions_back,
         no_positions,
         positions_of_another_type,

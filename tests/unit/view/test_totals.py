@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 import hypothesis
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ import pytest
 from schemas.topics import Topic
 from streams.view.digest import Digest
 from streams.view.keys import Keys
+from streams.view.totals import AMOUNT_MAX
 from tests.unit.view.records import DAY_MS, START_MS, Kept, execution
 
 KEYS = Keys("t.")
@@ -113,6 +115,7 @@ def test_who_has_no_owner_is_counted_under_no_name() -> None:
         pytest.param(600, {"tokens": 6_000}, "1", id="a tenth begins the next"),
         pytest.param(60_000, {"tokens": 6_000}, "19", id="the last one has no end"),
         pytest.param(600, {}, None, id="no limit"),
+        pytest.param(10**20, {"tokens": Decimal("1E-9")}, "19", id="a share that has no name"),
     ],
 )
 def test_utilisation_is_counted_in_tenths_of_the_limit(
@@ -121,6 +124,18 @@ def test_utilisation_is_counted_in_tenths_of_the_limit(
     redis = after([execution(metered_tokens=tokens, limits=limits)])
     found = [name.decode() for key, name in redis.numbers if key == KEYS.totals(DAY, "utilisation")]
     assert found == ([] if place is None else [place])
+
+
+def test_an_amount_that_no_ledger_writes_is_left_out_and_the_others_count() -> None:
+    digest = Digest(KEYS)
+    huge = [
+        execution("TASK-1", counters={"cost_usd": Decimal("1E+999990")}),
+        execution("TASK-2", latency_ms=AMOUNT_MAX + 1),
+    ]
+    digest.take(Topic.EXECUTIONS, 0, [huge[0], execution("TASK-3"), huge[1]])
+    counts = digest.changes({}).counts
+    assert counts[KEYS.unreadable, b"executions"] == len(huge)
+    assert counts[KEYS.totals(DAY, "owner"), b"executions/ada"] == 1
 
 
 @st.composite
