@@ -15,6 +15,7 @@ import typer
 from streams.cli import (
     alerts,
     auditing,
+    baselines,
     dead_letters,
     demo,
     doctor,
@@ -68,6 +69,7 @@ COMMANDS: tuple[tuple[str, Callable[..., object], str], ...] = (
     ("view", running.view, "Run the view in Redis, for production."),
     ("import", importing.import_logs, "Turn the logs of coding agents into events."),
     ("replay", replaying.replay, "Judge history offline: what would have been blocked?"),
+    ("baseline", baselines.baseline, "Show what phases and tasks usually take."),
     ("tasks", tasks.tasks, "List tasks, the nearest to its limit first."),
     ("task", tasks.task, "Show all about one task."),
     ("report", reports.report, "Show how a task went, three lines first."),

@@ -66,6 +66,14 @@ class TaskHistory(Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
 
 
+class Coverage(Struct, kw_only=True):
+    """Of how many executions of a class each metric is known; `estimated`: some of its tokens are."""
+
+    executions: int = 0
+    known: dict[Metric, int] = field(default_factory=lambda: dict.fromkeys(Metric, 0))
+    estimated: int = 0
+
+
 class _Told(Struct, kw_only=True):
     """What was told of a task so far."""
 
@@ -120,6 +128,20 @@ class Histories:
         """Return the tasks that have ended and used something, in the order they were first told."""
         found = (self._history(task_id, told) for task_id, told in self._told.items())
         return [history for history in found if history is not None]
+
+    def coverage(self) -> dict[str, Coverage]:
+        """Return how much is known of the executions that count, by `phase/complexity/importance`."""
+        found: dict[str, Coverage] = {}
+        for told in self._told.values():
+            for record in told.runs.values():
+                if record.outcome in COUNTED:
+                    name = f"{record.phase}/{record.complexity}/{record.importance}"
+                    one = found.setdefault(name, Coverage())
+                    one.executions += 1
+                    one.estimated += "estimated_usage" in record.flags
+                    for metric in amounts_of(record):
+                        one.known[metric] += 1
+        return found
 
     def _of(self, task_id: str) -> _Told:
         return self._told.setdefault(task_id, _Told())
@@ -231,3 +253,17 @@ def _passed(started_ms: int | None, ended_ms: int | None) -> int | None:
     if not started_ms or ended_ms is None or ended_ms <= started_ms:
         return None
     return ended_ms - started_ms
+
+
+def families(tasks: Iterable[TaskHistory]) -> dict[str, list[TaskHistory]]:
+    """Return each root task's family, itself first; of tasks whose root is not there, none."""
+    below: dict[str | None, list[TaskHistory]] = {}
+    for task in tasks:
+        below.setdefault(task.parent_id, []).append(task)
+    found = {}
+    for root in below.get(None, ()):
+        family = [root]
+        for task in family:
+            family += below.get(task.task_id, ())
+        found[root.task_id] = family
+    return found

@@ -3,25 +3,28 @@
 from msgspec import Struct
 
 from schemas.alerts import Origin
+from schemas.baselines import Baseline
 from schemas.outputs import ExecutionRecord, Lifecycle
 from schemas.topics import Topic
 from streams.budget.effects import Effect
 from streams.budget.policy import Policy, builtin_policy
 from streams.importers.summary import Unreadable
-from streams.insight.baselines import ClassOfTasks, Entry, fold_measure, measure_of
-from streams.insight.history import Histories, TaskHistory
+from streams.insight.baselines import ClassOfTasks, Entry, baseline_of, fold_measure, measure_of
+from streams.insight.history import Coverage, Histories, TaskHistory
 from streams.replay.logs import LogEvents
 from streams.replay.offline import replay
 
 
 class History(Struct, kw_only=True):
-    """What files tell: their finished tasks, and the classes of executions as the agent counts them.
+    """What files or topics tell: finished tasks, and the baselines as the agent counts them.
 
-    `open_tasks` have not ended, and are left out.
+    `coverage` says of each class, by its name, of how many executions what is known. `open_tasks`
+    have not ended, and are left out.
     """
 
     tasks: list[TaskHistory]
-    classes: list[ClassOfTasks]
+    baselines: list[Baseline]
+    coverage: dict[str, Coverage]
     open_tasks: int = 0
     unreadable: int = 0
     unreadable_named: list[Unreadable] = []
@@ -38,7 +41,10 @@ def read_history(log: LogEvents, policy: Policy | None = None) -> History:
     replay(log, policy, tell=told.take)
     return History(
         tasks=told.histories.tasks(),
-        classes=[one for one in told.entries.values() if isinstance(one, ClassOfTasks)],
+        baselines=[
+            baseline_of(one) for one in told.entries.values() if isinstance(one, ClassOfTasks)
+        ],
+        coverage=told.histories.coverage(),
         open_tasks=told.histories.open_count,
         unreadable=log.summary.unreadable,
         unreadable_named=log.summary.unreadable_named,

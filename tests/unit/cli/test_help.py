@@ -13,6 +13,7 @@ COMMANDS = (
     "topics create",
     "import",
     "replay",
+    "baseline",
     "tasks",
     "task",
     "report",

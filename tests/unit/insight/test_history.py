@@ -9,7 +9,7 @@ import pytest
 from schemas.fields import Cause, Complexity, ExecutionOutcome, Importance, Metric, Number
 from schemas.outputs import ExecutionRecord, Lifecycle
 from streams.budget.policy import builtin_policy
-from streams.insight.history import Histories, Run, TaskHistory
+from streams.insight.history import Coverage, Histories, Run, TaskHistory, families
 
 Record = ExecutionRecord | tuple[Lifecycle, int]
 
@@ -283,3 +283,33 @@ def test_the_share_of_unknown_usage_is_of_model_calls(
     counters: dict[str, Number], share: float
 ) -> None:
     assert only(execution(counters=counters)).unknown_share == share
+
+
+def test_how_much_is_known_is_counted_by_class() -> None:
+    coverage = told(
+        execution("A", counters={"cost_usd": 1}),
+        execution("B", flags=["unknown_usage", "estimated_usage"]),
+        execution("C", outcome=ExecutionOutcome.ABANDONED),
+        execution("D", phase="PR"),
+    ).coverage()
+    assert coverage == {
+        "THINK/small/high": Coverage(
+            executions=2,
+            known={Metric.TOKENS: 1, Metric.LATENCY_MS: 2, Metric.COST_USD: 1},
+            estimated=1,
+        ),
+        "PR/small/high": Coverage(
+            executions=1, known={Metric.TOKENS: 1, Metric.LATENCY_MS: 1, Metric.COST_USD: 0}
+        ),
+    }
+
+
+def test_a_family_is_a_root_with_all_below_it_and_none_whose_root_is_away() -> None:
+    parents = {"P": None, "C": "P", "G": "C", "Q": None, "orphan": "away"}
+    lifecycle = [
+        each for task, parent in parents.items() for each in ended(task, parent_task_id=parent)
+    ]
+    tasks = told(*lifecycle, *(execution(task) for task in parents)).tasks()
+    assert {
+        root: [each.task_id for each in family] for root, family in families(tasks).items()
+    } == {"P": ["P", "C", "G"], "Q": ["Q"]}

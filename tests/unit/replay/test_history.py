@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 
 from schemas.alerts import Origin
+from schemas.envelope import epoch_ms_of
 from schemas.fields import Metric
-from schemas.outputs import ExecutionRecord
-from streams.budget.policy import policy_from_toml
+from schemas.outputs import ExecutionRecord, Lifecycle
+from streams.budget.policy import builtin_policy, policy_from_toml
 from streams.insight.baselines import ClassOfTasks, Entry, baseline_of, fold_measure, measure_of
+from streams.insight.history import Histories
 from streams.replay.history import History, read_history
 from streams.replay.logs import read_events
 from tests.unit.budget.story import story
@@ -54,7 +56,7 @@ def test_a_file_tells_its_finished_tasks_and_how_many_are_open(tmp_path: Path) -
     assert (task.task_id, task.planned, task.duration_ms) == ("T", ("THINK",), 2_000)
     assert task.used == {Metric.TOKENS: 1_000_000, Metric.COST_USD: 1_000_000_000}
     assert history.open_tasks == 1
-    (one,) = history.classes
+    (one,) = history.baselines
     assert one.executions == 1  # what came late has taken the place of the first revision
 
 
@@ -86,28 +88,29 @@ HISTORY = """
 """
 
 
-def test_offline_and_live_count_the_same_classes(tmp_path: Path) -> None:
+def test_offline_and_live_are_the_same_to_the_last_digit(tmp_path: Path) -> None:
     world = story(HISTORY)
-    live: dict[str, Entry] = {}
-    executions = [
-        envelope.data
-        for _, envelope in records(world)
-        if isinstance(envelope.data, ExecutionRecord)
-    ]
-    for offset, record in enumerate(executions):
-        fold_measure(live, measure_of(record, Origin("executions", 0, offset), 0))
+    counted: dict[str, Entry] = {}  # as the agent counts them
+    histories = Histories(builtin_policy().explanations)
+    for number, (_, envelope) in enumerate(records(world)):
+        record = envelope.data
+        if isinstance(record, ExecutionRecord):
+            fold_measure(counted, measure_of(record, Origin("executions", 0, number), 0))
+            histories.tell_execution(record)
+        elif isinstance(record, Lifecycle):
+            histories.tell_lifecycle(record, epoch_ms_of(envelope.time))
+    live = [baseline_of(one) for one in counted.values() if isinstance(one, ClassOfTasks)]
     log = tmp_path / "events.jsonl"
     log.write_bytes(b"".join(value + b"\n" for value, _ in world.inputs))
     offline = read_history(read_events([log]))
-    assert published(offline.classes) == published(
-        one for one in live.values() if isinstance(one, ClassOfTasks)
-    )
-
-
-def published(classes: Any) -> list[bytes]:  # noqa: ANN401 - an iterable of them
-    return [msgspec.json.encode(baseline_of(one)) for one in classes]
+    assert {one.phase for one in live} == {"THINK", "IMPLEMENT"}
+    assert msgspec.json.encode(offline.baselines) == msgspec.json.encode(live)
+    assert offline.tasks == histories.tasks()
+    assert offline.coverage == histories.coverage()
 
 
 def test_a_history_without_tasks_is_empty(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("")
-    assert read_history(read_events([tmp_path / "log.jsonl"])) == History(tasks=[], classes=[])
+    assert read_history(read_events([tmp_path / "log.jsonl"])) == History(
+        tasks=[], baselines=[], coverage={}
+    )
