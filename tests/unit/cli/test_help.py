@@ -14,6 +14,8 @@ COMMANDS = (
     "import",
     "replay",
     "baseline",
+    "calibrate",
+    "init",
     "tasks",
     "task",
     "report",
