@@ -26,6 +26,7 @@ from streams.replay.logs import read_events, source_names
 TOPICS = (Topic.TASKS, Topic.EXECUTIONS, Topic.LIFECYCLE, Topic.BASELINES)
 RECORDS_SHOWN_EVERY = 1_000
 
+_EXACT = msgspec.json.Encoder(decimal_format="number")
 _EXECUTION = msgspec.json.Decoder(Envelope[ExecutionRecord])
 _LIFECYCLE = msgspec.json.Decoder(Envelope[Lifecycle])
 _BASELINE = msgspec.json.Decoder(Envelope[Baseline])
@@ -94,7 +95,7 @@ def history_of_topics(folder: Path, timeout_s: float) -> tuple[History, Policy]:
     async def question(settings: Settings) -> tuple[History, Policy]:
         async with opened(settings, TOPICS) as log:
             answer = await running_policy(log)
-            policy = policy_from_json(msgspec.json.encode(answer.policy), "the running policy")
+            policy = policy_from_json(_EXACT.encode(answer.policy), "the running policy")
             return await live_history(log, policy), policy
 
     return ask_place(folder, timeout_s, question)
