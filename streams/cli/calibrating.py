@@ -71,8 +71,8 @@ class BlockShare(Struct, frozen=True, kw_only=True):
 class CalibrateAnswer(Struct, frozen=True, kw_only=True):
     """`stoploss calibrate --json` prints this.
 
-    `made_from` and `held_out` are judged by the proposal, `before` are all of them by the policy that
-    it began with. `sums`: what the bases of a metric were multiplied by, so that phases add up to tasks.
+    `made_from` and `held_out` are judged by the proposal, and so are all together, by task type ("" for
+    those without one); `before` are all by the policy that it began with. `sums`: what the bases of a metric were multiplied by, so that phases add up to tasks.
     """
 
     out: str
@@ -86,6 +86,7 @@ class CalibrateAnswer(Struct, frozen=True, kw_only=True):
     before: BlockShare
     made_from: BlockShare
     held_out: BlockShare
+    by_task_type: dict[str, BlockShare]
     open_tasks: int
     unreadable: int
 
@@ -194,6 +195,16 @@ def _propose(history: History, began_with: Policy, held: HoldOut, out: Path) -> 
         before=_block_share(history.tasks, began_with),
         made_from=_block_share(kept, proposal.policy),
         held_out=_block_share(held_out, proposal.policy),
+        by_task_type={
+            task_type: share
+            for task_type in sorted({task.task_type or "" for task in history.tasks})
+            if (
+                share := _block_share(
+                    [task for task in history.tasks if (task.task_type or "") == task_type],
+                    proposal.policy,
+                )
+            ).tasks
+        },
         open_tasks=history.open_tasks,
         unreadable=history.unreadable,
     )
@@ -259,6 +270,9 @@ def _show(answer: CalibrateAnswer) -> None:
     out.print(f"\nmade from {_blocked_text(answer.made_from)}")
     if answer.held_out.tasks:
         out.print(f"held out: {_blocked_text(answer.held_out)}")
+    if len(answer.by_task_type) > 1:
+        for task_type, found in answer.by_task_type.items():
+            out.print(f"    {plain(task_type) or 'no task type'}: {_blocked_text(found)}")
     out.print(
         f"policy {answer.began_with} would have blocked {share_text(answer.before.share)} of all "
         f"{answer.before.tasks:,}"

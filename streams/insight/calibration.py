@@ -171,9 +171,9 @@ class _Sample:
         self.old = old
         self.tasks = list(tasks)
         self.roots = [task for task in self.tasks if task.parent_id is None]
-        known = any(Metric.TOKENS in task.used for task in self.roots)
-        # By what factors are fitted: tokens, which block; time, where no tokens are known.
-        self.metric = Metric.TOKENS if known else Metric.LATENCY_MS
+        # By what factors are fitted: tokens, which block; time, where too few are known of.
+        enough = len(self.known(Metric.TOKENS)) >= COUNT_MIN
+        self.metric = Metric.TOKENS if enough else Metric.LATENCY_MS
 
     def known(self, metric: Metric) -> list[TaskHistory]:
         """Return the root tasks of which the use of a metric is known."""
@@ -217,10 +217,8 @@ def _level(kind: str, task: TaskHistory) -> str | None:
             return task.importance.value
 
 
-def _multiplier(factors: Factors, task: TaskHistory, without: str | None = None) -> float:
-    return prod(
-        factors[kind].get(_level(kind, task) or "", 1.0) for kind in KINDS if kind != without
-    )
+def _multiplier(factors: Factors, task: TaskHistory) -> float:
+    return prod(factors[kind].get(_level(kind, task) or "", 1.0) for kind in KINDS)
 
 
 class _Base(Struct, frozen=True):

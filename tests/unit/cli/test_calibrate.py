@@ -85,6 +85,7 @@ def test_a_factor_for_each_agent_and_what_is_left_alone(
     policy = policy_from_toml(out.read_text(), "out")
     assert float(policy.task_type["twice"]) == pytest.approx(2, rel=0.001)
     assert "3 of 20 tasks of known use: too few, it stays" in ran.out
+    assert "    few: 3 tasks: it would have blocked 0, 0.0 % (0.0 to 56.1 % at 95 %)" in ran.out
 
 
 def test_it_begins_with_the_policy_that_is_named(
