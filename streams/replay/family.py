@@ -1,5 +1,7 @@
 """One task family of a replay, in a partition state of its own, and the rows it becomes."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -8,7 +10,7 @@ from schemas.events import Event
 from schemas.fields import Number, Verdict
 from schemas.outputs import Decision
 from streams.budget.amounts import number
-from streams.budget.effects import Refused
+from streams.budget.effects import Effect, Refused
 from streams.budget.fold import fold
 from streams.budget.ladder import LEVEL_OF, LEVELS
 from streams.budget.latency import used_ms
@@ -20,6 +22,9 @@ from streams.replay.result import ReplayedTask
 LATENCY = 1  # index into METRICS
 # Longer than any log: a year 9999 in a log is 10**14.4 ms from 1970.
 ENDLESS_MS = 10**15
+
+# Is told what an event has caused, and the family's clock after it.
+Tell = Callable[[Effect, int], None]
 
 
 class Peak(Struct):
@@ -63,8 +68,9 @@ def offline(policy: Policy) -> Policy:
 class Family:
     """A root task with all below it."""
 
-    def __init__(self, state: PartitionState) -> None:
+    def __init__(self, state: PartitionState, tell: Tell | None = None) -> None:
         self.state = state
+        self._tell = tell
         self._peaks: dict[str, Peak] = {}
         self._offset = -1
 
@@ -81,6 +87,8 @@ class Family:
         effects = fold(self.state, event, offset=self._offset, append_ms=at_ms)
         refused = []
         for effect in effects:
+            if self._tell is not None:
+                self._tell(effect, self.state.clock_ms)
             if isinstance(effect.data, Decision):
                 self._said(effect.data)
             elif isinstance(effect.data, Refused):
