@@ -3,33 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import InvalidFieldError, StoplossError
+from schemas.errors import InvalidFieldError
+from streams.cli.plots import INSTALL, NoPlotsError
 from streams.insight.gate import WRONG_SHARE_MAX
 from streams.insight.savings import AllSavings, Point, Savings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".png", ".svg")
 TYPES_DRAWN_MAX = 6
-INSTALL = "pip install 'stoploss[analysis]'"
-
-
-class NoPlotsError(StoplossError):
-    """What draws is not installed."""
-
-
-def checked_curve_file(file: Path) -> Path:
-    """Return the file of `--curve`.
-
-    Raises:
-        InvalidFieldError: it is to be of a kind that is not drawn, or in a folder that is not there.
-    """
-    if file.suffix not in SUFFIXES:
-        raise InvalidFieldError("--curve", str(file), f"a file with {' or '.join(SUFFIXES)}")
-    if not file.parent.is_dir():
-        raise InvalidFieldError("--curve", str(file), "a file in a folder that is there")
-    return file
 
 
 def draw_curve(found: AllSavings, file: Path) -> None:

@@ -10,10 +10,10 @@ from rich.text import Text
 from schemas.errors import InvalidFieldError
 from schemas.fields import Metric, Mode, Verdict
 from streams.budget.policy import builtin_policy
-from streams.cli.curves import checked_curve_file
 from streams.cli.exits import say, say_unreadable
 from streams.cli.gating import Asked, GateAnswer, answer, tell
 from streams.cli.options import Json
+from streams.cli.plots import checked_plot_file
 from streams.cli.policies import policy_of_file
 from streams.cli.progress import progress
 from streams.cli.show import bar, console, print_json, table, verdict_text
@@ -116,7 +116,7 @@ def replay(
             against=None if against is None else policy_of_file(against, "--against"),
             gate=gate,
             hold_out=None if hold_out is None else checked_hold_out("--hold-out", hold_out, seed),
-            curve=None if curve is None else checked_curve_file(curve),
+            curve=None if curve is None else checked_plot_file("--curve", curve),
         )
     with progress("folding", in_bytes=True) as advance:
         log = read_events(

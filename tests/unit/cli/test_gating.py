@@ -204,7 +204,7 @@ def test_without_matplotlib_it_is_said_how_to_get_it(
         (["--hold-out", "0"], "--hold-out: 0.0 is not allowed; use a number above 0 and below 1"),
         (["--hold-out", "most"], "--hold-out: 'most' is not allowed; use a number from 0 to 1"),
         (["--gate", "--seed", "-1"], "--seed: '-1' is not allowed; use a whole number from 0 to"),
-        (["--curve", "out.pdf"], "--curve: 'out.pdf' is not allowed; use a file with .png or .svg"),
+        (["--curve", "out.pdf"], "--curve: 'out.pdf' is not allowed; use a name that ends in .png or"),
         (["--curve", "no/where.png"], "--curve: 'no/where.png' is not allowed; use a file in a fold"),
         (["--gate", "--mode", "partial"], "--mode: 'partial' is not allowed; use it without --gate"),
         (["--against", "no.toml"], "--against: 'no.toml' is not allowed; use a file that can be rea"),
