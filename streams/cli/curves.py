@@ -38,7 +38,7 @@ def draw_curve(found: AllSavings, file: Path) -> None:
     axes.axvline(WRONG_SHARE_MAX * 100, color="0.5", linestyle=":", label="5 %: the gate")
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], ["0", "1", "2", "5", "10", "20", "50", "100"])
-    axes.set_xlim(-0.1, 100)
+    axes.set_xlim(-0.1, 140)  # with room for the names of the last points
     axes.set_ylim(-2, 102)
     axes.set_xlabel("tasks wrongly blocked, %")
     axes.set_ylabel("tokens of failed runs not spent, %")

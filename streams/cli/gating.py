@@ -14,7 +14,7 @@ from streams.cli.exits import AnswerIsNoError, say_unreadable
 from streams.cli.show import console, plain, print_json, table, verdict_text
 from streams.cli.tables import shortened
 from streams.importers.summary import Unreadable
-from streams.insight.gate import Gate, Group, JudgedTasks, Step, gate, judged
+from streams.insight.gate import Fate, Gate, Group, JudgedTasks, Step, fate_of, gate, judged
 from streams.insight.numbers import amount, compact, counted
 from streams.insight.savings import AllSavings, Point, Savings, savings
 from streams.insight.split import HoldOut, parted
@@ -36,10 +36,11 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class PolicyJudged(Struct, frozen=True):
-    """A policy, and what the gate says of it."""
+    """A policy, what the gate says of it, and what it would have said of each task."""
 
     policy: PolicyRef
     gate: Gate
+    tasks: list[Fate]
 
 
 class GateAnswer(Struct, frozen=True, kw_only=True):
@@ -67,7 +68,11 @@ def answer(log: LogEvents, asked: Asked) -> GateAnswer:
     found = judge(log, policies)
     tasks = [_held_out(_judged(found, number), asked.hold_out) for number in range(len(policies))]
     said = [
-        PolicyJudged(PolicyRef(policy.version, policy.hash), gate(each))
+        PolicyJudged(
+            PolicyRef(policy.version, policy.hash),
+            gate(each),
+            [fate_of(task) for task in each.tasks],
+        )
         for policy, each in zip(policies, tasks, strict=True)
     ]
     saved = None

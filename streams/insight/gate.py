@@ -131,6 +131,23 @@ class Group(Struct, frozen=True, kw_only=True):
     interval: Interval
 
 
+class Fate(Struct, frozen=True, kw_only=True):
+    """What would have happened to one task: `verdict` is the highest that would have been said.
+
+    `blocked_at` is what it would have used by the end of the crossing event, in the metrics' units; `phase`
+    the one that was worked in then, `cause` why.
+    """
+
+    task_id: str
+    task_type: str | None
+    tier: str
+    ended: Ended
+    verdict: Verdict
+    blocked_at: dict[Metric, Number] | None
+    phase: str | None
+    cause: Cause | None
+
+
 class Explained(Struct, frozen=True, kw_only=True):
     """One task and what would have happened to it, in a sentence."""
 
@@ -210,6 +227,21 @@ def _ended(task: TaskHistory, *, answer: bool | None) -> Ended:
     if task.finished is not None:
         return Ended.FINISHED if task.finished else Ended.UNFINISHED
     return Ended.UNKNOWN
+
+
+def fate_of(each: Judged) -> Fate:
+    """Return what would have happened to a task."""
+    block = each.would_be.block
+    return Fate(
+        task_id=each.task.task_id,
+        task_type=each.task.task_type,
+        tier=each.tier,
+        ended=each.ended,
+        verdict=each.would_be.peak,
+        blocked_at=None if block is None else amounts_json(block.used),
+        phase=None if block is None else block.phase,
+        cause=None if block is None else block.cause,
+    )
 
 
 def gate(found: JudgedTasks) -> Gate:

@@ -128,6 +128,10 @@ def test_two_policies_stand_side_by_side(
     assert found["judged"]["policy"]["version"] == "new"
     assert found["against"]["policy"]["version"] == "tight"
     assert found["against"]["gate"]["total"]["false_positives"] == 90
+    assert [each["verdict"] for each in found["judged"]["tasks"]].count("block") == 30
+    first = found["against"]["tasks"][1]
+    assert (first["ended"], first["blocked_at"]["tokens"]) == ("right", RIGHT)
+    assert (first["phase"], first["task_type"]) == ("IMPLEMENT", "droid")
 
 
 def test_the_part_held_out_is_the_one_that_its_seed_names(

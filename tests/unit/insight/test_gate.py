@@ -1,6 +1,7 @@
 """The gate: how many honest tasks a policy would have blocked, and when that is few enough."""
 
 import itertools
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,12 @@ from streams.insight.gate import (
     TASKS_MIN,
     Ended,
     Explained,
+    Fate,
     Group,
     Judged,
     JudgedTasks,
     amounts_json,
+    fate_of,
     gate,
     judged,
 )
@@ -304,6 +307,31 @@ def test_a_block_by_money_is_explained_in_money() -> None:
     assert found.text == (
         "was right, and would have been stopped in PR at $0.20 of the $4.00 that it used: "
         "2.0 × its limit of $1.00; the model was slow"
+    )
+
+
+def test_of_each_task_it_is_told_what_would_have_happened_and_why() -> None:
+    blocked = one(history("A", success=True), would_be("A", block=stop(LIMIT * 5 // 2)))
+    assert fate_of(blocked) == Fate(
+        task_id="A",
+        task_type="codex",
+        tier="medium/medium",
+        ended=Ended.RIGHT,
+        verdict=Verdict.BLOCK,
+        blocked_at={
+            Metric.TOKENS: 25_000,
+            Metric.LATENCY_MS: 25_000,
+            Metric.COST_USD: Decimal("0.25"),
+        },
+        phase="THINK",
+        cause=Cause.ITERATION,
+    )
+    fate = fate_of(one(history("B"), would_be("B")))
+    assert (fate.verdict, fate.blocked_at, fate.phase, fate.cause) == (
+        Verdict.CONTINUE,
+        None,
+        None,
+        None,
     )
 
 

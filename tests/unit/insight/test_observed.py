@@ -136,8 +136,8 @@ def test_an_answer_about_a_task_that_was_not_blocked_counts_for_nothing() -> Non
 
 
 def test_it_has_been_observed_since_the_first_record_of_any_task_or_partition() -> None:
+    assert Observed().first_ms is None
     found = Observed()
-    assert found.first_ms is None
     found.tell_lifecycle(began(), 500)
     found.tell_lifecycle(Lifecycle(change="partition_checkpoint", partition=0), 300)
     found.tell_lifecycle(Lifecycle(change="ended", task_id="T"), 900)
