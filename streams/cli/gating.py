@@ -18,7 +18,7 @@ from streams.insight.gate import Fate, Gate, Group, JudgedTasks, Step, fate_of, 
 from streams.insight.numbers import amount, compact, counted
 from streams.insight.savings import AllSavings, Point, Savings, savings
 from streams.insight.split import HoldOut, parted
-from streams.replay.judging import LogJudged, judge
+from streams.replay.judging import judge
 from streams.replay.logs import LogEvents
 
 # Of what a threshold is chosen on and judged on, where nothing is said.
@@ -66,7 +66,8 @@ def answer(log: LogEvents, asked: Asked) -> GateAnswer:
     """Return what the events of files say of the policies that are asked about."""
     policies = [asked.policy] if asked.against is None else [asked.policy, asked.against]
     found = judge(log, policies)
-    tasks = [_held_out(_judged(found, number), asked.hold_out) for number in range(len(policies))]
+    everything = [judged(found.tasks, each.would_be) for each in found.judgements]
+    tasks = [_held_out(each, asked.hold_out) for each in everything]
     said = [
         PolicyJudged(
             PolicyRef(policy.version, policy.hash),
@@ -77,20 +78,16 @@ def answer(log: LogEvents, asked: Asked) -> GateAnswer:
     ]
     saved = None
     if asked.curve is not None:
-        saved = savings(_judged(found, 0), asked.hold_out or HoldOut(CURVE_HOLD_OUT))
+        saved = savings(everything[0], asked.hold_out or HoldOut(CURVE_HOLD_OUT))
     return GateAnswer(
         hold_out=asked.hold_out,
-        tasks=len(_judged(found, 0).tasks),
+        tasks=len(everything[0].tasks),
         judged=said[0],
         against=said[1] if asked.against is not None else None,
         savings=saved,
         unreadable=log.summary.unreadable,
         unreadable_named=log.summary.unreadable_named,
     )
-
-
-def _judged(found: LogJudged, number: int) -> JudgedTasks:
-    return judged(found.tasks, found.judgements[number].would_be)
 
 
 def _held_out(found: JudgedTasks, hold_out: HoldOut | None) -> JudgedTasks:

@@ -2,14 +2,18 @@
 
 `decisions` keeps the last word on each task only, so blocks are taken from `breaches`. A task counts under
 the policy that it began with: what another policy would have said of it proves nothing of this one.
+
+Of a task that was held nobody knows whether it would have come to a good end: its block counts as wrong
+until somebody says that it was right.
 """
 
 from collections.abc import Iterable, Mapping
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from schemas.feedback import Feedback
-from schemas.fields import Cause, Metric, Scope, Verdict
+from schemas.fields import Cause, Metric, Scope, TaskOutcome, Verdict
 from schemas.outputs import Breach, Lifecycle
 from schemas.topics import DAY_MS, SPECS, Topic
 from streams.budget.ladder import LEVEL_OF, LEVELS
@@ -20,12 +24,15 @@ from streams.insight.history import TaskHistory
 # A block of a task that began earlier may have left the topic.
 LOOKED_BACK_MS = int(SPECS[Topic.BREACHES].config["retention.ms"])
 assert LOOKED_BACK_MS == 30 * DAY_MS
+# How tasks end that were held: an enforcer says so, or nothing more comes of them.
+HELD = frozenset({TaskOutcome.BLOCKED, TaskOutcome.ABANDONED})
 
 
 class _Said(Struct):
-    """What was said of one task: from its start, and from its breaches."""
+    """What was said of one task: of its start, its end, and from its breaches."""
 
     policy: str | None = None
+    outcome: str | None = None
     limit: dict[Metric, int] = {}
     levels: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(len(LEVELS)), 0))
     block: Stop | None = None
@@ -43,10 +50,13 @@ class Observed:
         return f"<Observed {len(self._said)} tasks, {len(self._answers)} answers>"
 
     def tell_lifecycle(self, record: Lifecycle, at_ms: int) -> None:
-        """Take over under which policy and limits a task began, and how long has been observed."""
+        """Take over how a task began and ended, and since when somebody observes."""
         self.first_ms = at_ms if self.first_ms is None else min(self.first_ms, at_ms)
-        if record.change == "started" and record.task_id is not None:
-            said = self._of(record.task_id)
+        if record.task_id is None:
+            return
+        said = self._of(record.task_id)
+        said.outcome = record.outcome or said.outcome
+        if record.change == "started":
             said.policy = None if record.policy is None else record.policy.hash
             limits = record.limits.get(Scope.TASK, {})
             said.limit = {
@@ -84,7 +94,7 @@ class Observed:
             since_ms: tasks that began earlier, in ms since 1970, are left out.
         """
         tasks = [
-            each
+            self._unheld(each)
             for each in histories
             if (each.started_ms or 0) >= since_ms and self._is_under(each.task_id, policy)
         ]
@@ -97,6 +107,12 @@ class Observed:
     def _is_under(self, task_id: str, policy: str) -> bool:
         said = self._said.get(task_id)
         return said is not None and said.policy == policy
+
+    def _unheld(self, task: TaskHistory) -> TaskHistory:
+        """Return a task that was held as one of which nobody knows how it would have ended."""
+        said = self._said[task.task_id]
+        was_held = said.block is not None and said.outcome in HELD
+        return replace(task, finished=None) if was_held else task
 
     def _answers_of(self, said: Mapping[str, WouldBe]) -> dict[str, bool]:
         """Return answers about tasks that were blocked; about others nobody can have been asked."""

@@ -129,6 +129,27 @@ def test_an_answer_says_more_than_how_the_task_ended(
     assert (task.ended, task.is_wrong) == (ended, is_wrong)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "ended"),
+    [
+        pytest.param("blocked", Ended.UNKNOWN, id="it was held"),
+        pytest.param("abandoned", Ended.UNKNOWN, id="held, and nothing more came of it"),
+        pytest.param("failed", Ended.UNFINISHED, id="it went on, and failed by itself"),
+    ],
+)
+def test_of_a_task_that_was_held_nobody_knows_how_it_would_have_ended(
+    outcome: str, ended: Ended
+) -> None:
+    over = Lifecycle(change="ended", task_id="T", outcome=outcome)
+    task = history("T", finished=False)
+    (held,) = observed(began(), BREACH, over).judged([task], OURS).tasks
+    assert (held.ended, held.is_wrong) == (ended, ended is Ended.UNKNOWN)
+    (alone,) = observed(began(), over).judged([task], OURS).tasks
+    assert alone.ended is Ended.UNFINISHED
+    (answered,) = observed(began(), BREACH, over, answer(false=False)).judged([task], OURS).tasks
+    assert answered.ended is Ended.FAILED
+
+
 def test_an_answer_about_a_task_that_was_not_blocked_counts_for_nothing() -> None:
     found = observed(began(), answer(false=False), answer(false=True, task_id="nobody"))
     (task,) = found.judged([history("T", finished=True)], OURS).tasks
