@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import InvalidFieldError
-from streams.cli.plots import INSTALL, NoPlotsError
+from streams.cli.plots import new_figure, save_figure
 from streams.insight.gate import WRONG_SHARE_MAX
 from streams.insight.savings import AllSavings, Point, Savings
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TYPES_DRAWN_MAX = 6
+LABELLED = (0.5, 1, 2, 3, 5, 10, 20, 50)  # times the limit; more would stand on each other
 
 
 def draw_curve(found: AllSavings, file: Path) -> None:
@@ -21,17 +21,12 @@ def draw_curve(found: AllSavings, file: Path) -> None:
         NoPlotsError: matplotlib is not installed.
         InvalidFieldError: the file cannot be written.
     """
-    try:
-        # Importing it takes half a second, which every other command would pay for.
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise NoPlotsError(f"--curve needs matplotlib: {INSTALL}") from None
     drawn = [found.total] if len(found.by_task_type) == 1 else [found.total, *found.by_task_type]
     drawn = sorted(
         (each for each in drawn if any(point.saved_share for point in each.curve)),
         key=lambda each: -each.failed,
     )[: TYPES_DRAWN_MAX + 1]
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    figure = new_figure("--curve", 9, 5.5)
     axes = figure.subplots()
     for number, each in enumerate(drawn):
         _draw(axes, each, f"C{number}")
@@ -49,16 +44,7 @@ def draw_curve(found: AllSavings, file: Path) -> None:
     )
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="upper left", fontsize=9)
-    try:
-        figure.savefig(file, dpi=144)
-    except OSError as error:
-        problem = error.strerror or str(error)
-        raise InvalidFieldError(
-            "--curve", str(file), f"a file that can be written ({problem})"
-        ) from None
-
-
-LABELLED = (0.5, 1, 2, 3, 5, 10, 20, 50)
+    save_figure("--curve", figure, file)
 
 
 def _draw(axes: "Axes", each: Savings, colour: str) -> None:

@@ -126,7 +126,7 @@ def _show(found: GateAnswer, curve: Path | None) -> None:
     _show_groups(said.gate)
     out.print("\nThe tasks to look at first:")
     for each in said.gate.worst:
-        out.print(f"  {plain(each.task_id)} {each.text}")
+        out.print(f"  {plain(each.task_id)} {plain(each.text)}")
     if found.savings is not None:
         _show_savings(found.savings)
         out.print(f"drawn in {plain(str(curve))}")
@@ -155,7 +155,7 @@ def _step(mode: str, step: Step) -> str:
 
 
 def _show_side_by_side(one: PolicyJudged, other: PolicyJudged) -> None:
-    made = table("", one.policy.version, other.policy.version)
+    made = table("", plain(one.policy.version), plain(other.policy.version))
     made.columns[1].justify = made.columns[2].justify = "right"
     groups = one.gate.total, other.gate.total
     for verdict in Verdict:
