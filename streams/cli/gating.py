@@ -262,5 +262,7 @@ def _brief(point: Point) -> str:
 
 
 def _amount(amounts: dict[Metric, Number], metric: Metric) -> str:
-    value = amounts[metric]
+    value = amounts.get(metric)
+    if value is None:
+        return "–"
     return compact(value) if metric is Metric.TOKENS else amount(value, metric)

@@ -44,7 +44,8 @@ EVENLY = (
 class Point(Struct, frozen=True, kw_only=True):
     """What a block at `times` the limit would have done to some tasks.
 
-    `saved` is what the blocked ones of the failed runs would not have used, in the metrics' units;
+    `saved` is what the blocked ones of the failed runs would not have used, in the metrics' units; time
+    and money are left out where they are known of none of them.
     `saved_share` is of the tokens that all failed runs used. `wrong` as in the gate.
     """
 
@@ -112,7 +113,7 @@ def _of_type(tasks: Sequence[Judged], name: str) -> list[Judged]:
 
 def _savings(task_type: str, kept: Sequence[Judged], held_out: Sequence[Judged]) -> Savings:
     share, why = _choice(kept)
-    failed = [each.would_be for each in held_out if each.has_failed]
+    failed = [each for each in held_out if each.has_failed]
     curve = curve_of(held_out)
     allowed = [point for point in curve if _is_allowed(point) and point.saved_share > 0]
     return Savings(
@@ -164,10 +165,10 @@ def point_at(share: int, tasks: Sequence[Judged]) -> Point:
     """Return what a block at one of `SHARES` of the limit would have done."""
     stopped = [each for each in tasks if share in each.would_be.stops]
     wrong = sum(not each.has_failed for each in stopped)
-    failed = [each.would_be for each in stopped if each.has_failed]
+    failed = [each for each in stopped if each.has_failed]
     saved = _sums(failed, lambda each: saved_by(each, each.stops[share]))
-    spent = _sums((each.would_be for each in tasks if each.has_failed), lambda each: each.used)
-    whole = spent.get(Metric.TOKENS, 0)
+    spent = _sums((each for each in tasks if each.has_failed), lambda each: each.used)
+    whole = spent[Metric.TOKENS]
     return Point(
         times=share / SHARE_PLACES,
         tasks=len(tasks),
@@ -176,7 +177,7 @@ def point_at(share: int, tasks: Sequence[Judged]) -> Point:
         wrong_share=wrong / len(tasks) if tasks else 0.0,
         interval=wilson(wrong, len(tasks)),
         saved=amounts_json(saved),
-        saved_share=saved.get(Metric.TOKENS, 0) / whole if whole else 0.0,
+        saved_share=saved[Metric.TOKENS] / whole if whole else 0.0,
     )
 
 
@@ -189,10 +190,12 @@ def saved_by(would_be: WouldBe, stop: Stop) -> dict[Metric, int]:
 
 
 def _sums(
-    runs: Iterable[WouldBe], amounts_of: Callable[[WouldBe], dict[Metric, int]]
+    runs: Iterable[Judged], amounts_of: Callable[[WouldBe], dict[Metric, int]]
 ) -> dict[Metric, int]:
-    sums = dict.fromkeys(Metric, 0)
+    """Return sums by metric; time and money only of runs of which they are known, or none at all."""
+    sums = {Metric.TOKENS: 0}
     for run in runs:
-        for metric, amount in amounts_of(run).items():
-            sums[metric] += amount
+        for metric, amount in amounts_of(run.would_be).items():
+            if metric is Metric.TOKENS or metric in run.task.used:
+                sums[metric] = sums.get(metric, 0) + amount
     return sums

@@ -21,6 +21,7 @@ def history(
     phases: Sequence[str] = ("THINK",),
     unknown_share: float = 0.0,
     parent_id: str | None = None,
+    known: Sequence[Metric] | None = None,
 ) -> TaskHistory:
     """Return a task that has ended."""
     return TaskHistory(
@@ -30,7 +31,7 @@ def history(
         complexity=complexity,
         importance=importance,
         runs=tuple(Run(phase=name, attempt=1, amounts={}, cause=None) for name in phases),
-        used={},
+        used=dict.fromkeys(Metric, 0) if known is None else dict.fromkeys(known, 0),
         unknown_share=unknown_share,
         success=success,
         finished=finished,

@@ -17,7 +17,7 @@ from streams.insight.savings import (
     savings,
 )
 from streams.insight.split import HoldOut
-from tests.unit.insight.gated import LIMIT, a_task, amounts, stop, would_be
+from tests.unit.insight.gated import LIMIT, a_task, amounts, history, one, stop, would_be
 
 HALF = HoldOut(0.5)
 DRAWN = st.lists(
@@ -74,6 +74,14 @@ def test_a_point_has_what_a_block_there_would_have_done() -> None:
     assert point.saved == {Metric.TOKENS: 30_000, Metric.LATENCY_MS: 30_000, Metric.COST_USD: 0.3}
 
 
+def test_time_and_money_that_nobody_has_told_are_not_saved_and_not_zero() -> None:
+    untold = history("A", success=False, known=[Metric.TOKENS])
+    timed = history("B", success=False, known=[Metric.TOKENS, Metric.LATENCY_MS])
+    runs = [one(untold, would_be("A", 3 * LIMIT)), one(timed, would_be("B", 3 * LIMIT))]
+    assert point_at(20_000, runs[:1]).saved == {Metric.TOKENS: 10_000}
+    assert point_at(20_000, runs).saved == {Metric.TOKENS: 20_000, Metric.LATENCY_MS: 10_000}
+
+
 def test_of_no_tasks_nothing_is_saved() -> None:
     point = point_at(20_000, [])
     assert (point.wrong_share, point.saved_share, point.interval.upper) == (0.0, 0.0, 1.0)
@@ -87,7 +95,7 @@ def test_a_later_block_stops_no_more_and_saves_no_more(drawn: list[tuple[Ended, 
         assert later.blocked <= earlier.blocked
         assert later.wrong <= earlier.wrong
         assert later.saved_share <= earlier.saved_share
-        assert all(later.saved[metric] <= earlier.saved[metric] for metric in Metric)
+        assert all(amount <= earlier.saved[metric] for metric, amount in later.saved.items())
 
 
 @given(DRAWN)
@@ -97,7 +105,7 @@ def test_no_block_saves_more_than_stopping_exactly_the_failed_runs_at_once(
     found = savings(JudgedTasks(made(drawn)), HALF)
     for each in (found.total, *found.by_task_type):
         for point in each.curve:
-            assert all(point.saved[metric] <= each.perfect[metric] for metric in Metric)
+            assert all(amount <= each.perfect[metric] for metric, amount in point.saved.items())
         if each.hindsight is not None:
             assert each.hindsight.wrong_share < WRONG_SHARE_MAX
             allowed = [point for point in each.curve if point.wrong_share < WRONG_SHARE_MAX]
