@@ -65,6 +65,15 @@ def draw_baselines(history: History, runaways: RunawayAnswer, file: Path) -> Non
     save_figure("--plot", figure, file)
 
 
+def check_can_draw(field: str) -> None:
+    """Refuse to begin what takes long where its picture, for which `field` asks, cannot be drawn.
+
+    Raises:
+        NoPlotsError: matplotlib is not installed.
+    """
+    new_figure(field, *PANEL_INCHES)
+
+
 def new_figure(field: str, width_inches: float, height_inches: float) -> "Figure":
     """Return an empty picture, for which `field` of the command line asks.
 

@@ -13,7 +13,7 @@ from streams.budget.policy import builtin_policy
 from streams.cli.exits import say, say_unreadable
 from streams.cli.gating import Asked, GateAnswer, answer, tell
 from streams.cli.options import Json
-from streams.cli.plots import checked_plot_file
+from streams.cli.plots import check_can_draw, checked_plot_file
 from streams.cli.policies import policy_of_file
 from streams.cli.progress import progress
 from streams.cli.show import bar, console, print_json, table, verdict_text
@@ -111,6 +111,8 @@ def replay(
         if mode is not None:
             allowed = "it without --gate, --against, --hold-out and --curve: they ask what would be"
             raise InvalidFieldError("--mode", mode.value, allowed)
+        if curve is not None:
+            check_can_draw("--curve")
         asked = Asked(
             policy=policy or builtin_policy(),
             against=None if against is None else policy_of_file(against, "--against"),

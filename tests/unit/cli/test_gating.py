@@ -198,7 +198,8 @@ def test_without_matplotlib_it_is_said_how_to_get_it(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     curve = str(tmp_path / "curve.png")
     ran = run(capsys, "replay", log_file(tmp_path), "--policy", policy, "--curve", curve)
-    assert ran.code == 1
+    # Before the history is folded, which may take minutes.
+    assert (ran.code, ran.out) == (1, "")
     assert ran.error_lines == ["--curve needs matplotlib: pip install 'stoploss[analysis]'"]
 
 
