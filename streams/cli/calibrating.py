@@ -134,7 +134,7 @@ def calibrate_policy(
     else:
         _show(answer)
         say_unreadable(history.unreadable, history.unreadable_named)
-        _say_next(out, files)
+        _say_next(out, files, HoldOut(hold_out, seed))
 
 
 def init(
@@ -170,7 +170,7 @@ def init(
     else:
         _show(answer)
         say_unreadable(history.unreadable, history.unreadable_named)
-        _say_next(out, named)
+        _say_next(out, named, HoldOut(hold_out, seed))
 
 
 def _check_out(out: Path) -> None:
@@ -302,13 +302,14 @@ def value_text(value: Number) -> str:
     return f"{value:,}"
 
 
-def _say_next(out: Path, files: list[Path] | None) -> None:
+def _say_next(out: Path, files: list[Path] | None, held_out: HoldOut) -> None:
     name = shlex.quote(str(out))
     history = shlex.join(str(file) for file in files or ()) or "FILE"
+    which = f" --hold-out {held_out.share:g} --seed {held_out.seed}" if held_out.share else ""
     print(f"\n{plain(str(out))}: written, and not applied. Next:")
     for command, why in (
         (f"stoploss policy check {name}", "what you have changed by hand"),
-        (f"stoploss replay {history} --policy {name}", "what it would have said"),
+        (f"stoploss replay {history} --policy {name} --gate{which}", "would it block honest work?"),
         (f"stoploss policy apply {name}", "tasks that start from then on get it; mode observe"),
     ):
         print(f"    {plain(command)}    # {why}")

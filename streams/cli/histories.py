@@ -13,7 +13,7 @@ from schemas.errors import InvalidFieldError
 from schemas.outputs import ExecutionRecord, Lifecycle
 from schemas.topics import Topic
 from streams.budget.policy import Policy, policy_from_json
-from streams.cli.policies import running_policy
+from streams.cli.policies import ShowAnswer, running_policy
 from streams.cli.progress import progress
 from streams.cli.reading import Log, opened
 from streams.cli.shot import ask_place
@@ -94,11 +94,15 @@ def history_of_topics(folder: Path, timeout_s: float) -> tuple[History, Policy]:
 
     async def question(settings: Settings) -> tuple[History, Policy]:
         async with opened(settings, TOPICS) as log:
-            answer = await running_policy(log)
-            policy = policy_from_json(_EXACT.encode(answer.policy), "the running policy")
+            policy = checked_policy(await running_policy(log))
             return await live_history(log, policy), policy
 
     return ask_place(folder, timeout_s, question)
+
+
+def checked_policy(shown: ShowAnswer) -> Policy:
+    """Return the policy that runs, as the fold has it."""
+    return policy_from_json(_EXACT.encode(shown.policy), "the running policy")
 
 
 async def live_history(log: Log, policy: Policy) -> History:

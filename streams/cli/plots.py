@@ -13,6 +13,7 @@ from streams.replay.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
 INSTALL = "pip install 'stoploss[analysis]'"
@@ -50,28 +51,55 @@ def draw_baselines(history: History, runaways: RunawayAnswer, file: Path) -> Non
         NoPlotsError: matplotlib is not installed.
         InvalidFieldError: the file cannot be written.
     """
-    try:
-        # Importing it takes half a second, which every other command would pay for.
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise NoPlotsError(f"--plot needs matplotlib: {INSTALL}") from None
     by_metric = {metric: phases for metric in Metric if (phases := _by_phase(history, metric))}
     columns = 2 if by_metric else 1
     rows = (len(by_metric) + 2) // 2
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = new_figure("--plot", width * columns, height * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     _draw_tasks(panels[0], history, runaways)
     for panel, (metric, phases) in zip(panels[1:], by_metric.items(), strict=False):
         _draw(panel, phases, metric, f"runs of each phase: {AXES[metric][0]}")
     for panel in panels[1 + len(by_metric) :]:
         panel.set_visible(False)
+    save_figure("--plot", figure, file)
+
+
+def check_can_draw(field: str) -> None:
+    """Refuse to begin what takes long where its picture, for which `field` asks, cannot be drawn.
+
+    Raises:
+        NoPlotsError: matplotlib is not installed.
+    """
+    new_figure(field, *PANEL_INCHES)
+
+
+def new_figure(field: str, width_inches: float, height_inches: float) -> "Figure":
+    """Return an empty picture, for which `field` of the command line asks.
+
+    Raises:
+        NoPlotsError: matplotlib is not installed.
+    """
+    try:
+        # Importing it takes half a second, which every other command would pay for.
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        raise NoPlotsError(f"{field} needs matplotlib: {INSTALL}") from None
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def save_figure(field: str, figure: "Figure", file: Path) -> None:
+    """Write a picture.
+
+    Raises:
+        InvalidFieldError: the file, which `field` names, cannot be written.
+    """
     try:
         figure.savefig(file, dpi=DOTS_PER_INCH)
     except OSError as error:
         problem = error.strerror or str(error)
         raise InvalidFieldError(
-            "--plot", str(file), f"a file that you can write ({problem})"
+            field, str(file), f"a file that you can write ({problem})"
         ) from None
 
 

@@ -25,6 +25,8 @@ ENDLESS_MS = 10**15
 
 # Is told what an event has caused, and the family's clock after it.
 Tell = Callable[[Effect, int], None]
+# Is shown a family after an event, while the state still knows which tasks that has changed.
+Watch = Callable[[PartitionState, Event | Refusal], None]
 
 
 class Peak(Struct):
@@ -68,9 +70,11 @@ def offline(policy: Policy) -> Policy:
 class Family:
     """A root task with all below it."""
 
-    def __init__(self, state: PartitionState, tell: Tell | None = None) -> None:
+    def __init__(
+        self, state: PartitionState, tell: Tell | None = None, watch: Watch | None = None
+    ) -> None:
         self.state = state
-        self._tell = tell
+        self._tell, self._watch = tell, watch
         self._peaks: dict[str, Peak] = {}
         self._offset = -1
 
@@ -93,6 +97,8 @@ class Family:
                 self._said(effect.data)
             elif isinstance(effect.data, Refused):
                 refused.append(effect.data.reason)
+        if self._watch is not None:
+            self._watch(self.state, event)
         self.settle()
         return Folded(tuple(refused), repeated=self.state.event_id is None and not refused)
 
@@ -113,11 +119,11 @@ class Family:
             peak.held |= decision.enforced
             if peak.blocked_at is None:
                 task = self.state.tasks[decision.task_id]
-                peak.blocked_at = _in_units(_used(task, self.state.clock_ms))
+                peak.blocked_at = _in_units(used_by(task, self.state.clock_ms))
 
     def _row(self, task: Task) -> Row:
         peak = self._peaks.get(task.task_id, Peak())
-        used = _used(task, self.state.clock_ms)
+        used = used_by(task, self.state.clock_ms)
         phases = task.phases.values()
         counters = [one.counters for phase in phases for one in phase.executions]
         lines = task.limits.task
@@ -145,7 +151,8 @@ class Family:
         )
 
 
-def _used(task: Task, clock_ms: int) -> tuple[int, int, int]:
+def used_by(task: Task, clock_ms: int) -> tuple[int, int, int]:
+    """Return what a task has used, in folded units by index of metric."""
     latency_ms = used_ms(task, None, task.latency, clock_ms)
     return task.tokens.used, latency_ms, task.cost.used
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streams.budget.policy import builtin_policy, policy_from_toml
@@ -166,7 +167,15 @@ def test_init_makes_a_first_policy_in_one_step_from_several_files(
     more = write_sessions(tmp_path / "more.jsonl", AMOUNTS, agent="other")
     ran = run(capsys, "init", "--from", str(log), str(more), "--out", str(out))
     assert (ran.code, ran.err) == (0, "")
-    assert f"stoploss replay {log} {more} --policy {out}" in ran.out
+    gate = f"replay {log} {more} --policy {out} --gate --hold-out 0.3 --seed 1"
+    assert f"stoploss {gate} " in ran.out
+    # On the part that nothing was made from: both commands agree on which that is.
+    held_out = next(line for line in ran.out.splitlines() if line.startswith("held out: "))
+    judged = run(capsys, *gate.split(), "--json")
+    total = msgspec.json.decode(judged.out)["judged"]["gate"]["total"]
+    assert held_out.startswith(
+        f"held out: {total['tasks']} tasks: it would have blocked {total['blocked']}, "
+    )
     assert policy_from_toml(out.read_text(), "out").version.startswith("calibrated-")
     before = out.read_text()
     assert run(capsys, "init", "--from", str(log), "--out", str(out)).code == 2

@@ -23,6 +23,8 @@ COMMANDS = (
     "alerts",
     "grant",
     "mode",
+    "promote",
+    "demote",
     "policy check",
     "policy apply",
     "policy show",
