@@ -47,6 +47,29 @@ def with_value(histogram: Histogram, value: float, count: int = 1) -> Histogram:
     return merged(histogram, Histogram(buckets={index: count}))
 
 
+def histogram_of(values: Iterable[float]) -> Histogram:
+    """Return what was measured, each value once; the same as with one value after the other."""
+    zeros = 0
+    buckets: dict[int, int] = {}
+    for value in values:
+        if value <= VALUE_MIN:
+            zeros += 1
+        else:
+            index = int(_MAPPING.key(min(value, VALUE_MAX)))
+            buckets[index] = buckets.get(index, 0) + 1
+    return Histogram(zeros=zeros, buckets=dict(sorted(buckets.items())))
+
+
+def cumulative(histogram: Histogram) -> list[tuple[float, float]]:
+    """Return the value of each bucket, and the share of all values that do not exceed it."""
+    number, passed = count(histogram), histogram.zeros
+    points = [(0.0, passed / number)] if passed else []
+    for index, more in sorted(histogram.buckets.items()):
+        passed += more
+        points.append((float(_MAPPING.value(index)), passed / number))
+    return points
+
+
 def merged(*histograms: Histogram) -> Histogram:
     """Return what all of them measured: the same, whatever their order and grouping.
 

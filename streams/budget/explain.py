@@ -11,6 +11,7 @@ from schemas.outputs import Cell as CellRef
 from streams.budget.amounts import MILLI_PER_TOKEN, NANO_PER_DOLLAR, dollars, number
 from streams.budget.ladder import BLOCK, CONTINUE, NOTICE, REVIEW, WARN
 from streams.budget.limits import LATENCY, METRICS
+from streams.budget.policy import Explanations
 from streams.budget.state import COUNTER_NAMES, Cell, Counters, Execution, Task
 
 ADVICE = {
@@ -115,14 +116,26 @@ def evidence(task: Task, name: str | None, index: int, used: Spent) -> dict[str,
 
 def cause(task: Task, name: str | None, index: int, used: Spent) -> Cause:
     """Return why a cell was crossed."""
-    rules, counters = task.policy.explanations, used.counters
     line = task.cell(name, index).line
     if line is not None and line.computed is not None and line.limit < line.computed:
         return Cause.OVERRIDE_TOO_LOW
+    is_slow = index == LATENCY and _within(task.cell(name, 0))
+    return usage_cause(task.policy.explanations, used, is_slow=is_slow)
+
+
+def usage_cause(rules: Explanations, used: Spent, *, is_slow: bool) -> Cause:
+    """Return what stands out of what was used.
+
+    Args:
+        rules: what a cause needs.
+        used: by what is to be explained.
+        is_slow: it took longer than its limit while it used no more tokens than theirs.
+    """
+    counters = used.counters
     missing = counters.unknown_usage + counters.estimated_usage
     if missing and _reaches(missing, rules.missing_share, counters.model_calls):
         return Cause.MISSING_USAGE
-    if index == LATENCY and _within(task.cell(name, 0)):
+    if is_slow:
         return Cause.SLOW_MODEL
     if used.metered and _reaches(used.repeated, rules.backtracking_share, used.metered):
         return Cause.BACKTRACKING

@@ -33,10 +33,10 @@ from schemas.fields import Complexity, Importance, Metric, Mode, RecoverAction
 from schemas.state import TaskStateData
 from streams.cli.exits import AnswerIsNoError
 from streams.cli.facts import Standing, cell_share, task_cell
+from streams.cli.modes import set_mode
 from streams.cli.operating import (
     AllOutcome,
     TaskOutcome,
-    held_before,
     operate_on_all,
     operate_on_task,
 )
@@ -131,7 +131,7 @@ def grant(
         async def for_all(log: Log) -> AllOutcome:
             return await operate_on_all(log, "stoploss.all.granted", data, timeout_s, noted)
 
-        _show_all(ask(folder, timeout_s, for_all), "granted to every open task", as_json=as_json)
+        show_all(ask(folder, timeout_s, for_all), "granted to every open task", as_json=as_json)
         return
     granted = TaskGrantedData(by=named(by), reason=reason, multiplier=factor, limits=limits)
     _on_task(task_id, "stoploss.task.granted", granted, folder, timeout_s, as_json=as_json)
@@ -162,20 +162,10 @@ def mode(
     """
     data = ModeSetData(mode=mode, by=named(by), reason=reason)
 
-    def noted(before: LedgerView) -> Audit:
-        return Audit(
-            subject="mode",
-            action=Action.MODE_SET,
-            by=data.by,
-            reason=reason,
-            before=held_before(before, mode=lambda state: state.mode.value),
-            after={"mode": mode.value},
-        )
-
     async def question(log: Log) -> AllOutcome:
-        return await operate_on_all(log, "stoploss.mode.set", data, timeout_s, noted)
+        return await set_mode(log, data, timeout_s)
 
-    _show_all(ask(folder, timeout_s, question), f"mode {mode.value}", as_json=as_json)
+    show_all(ask(folder, timeout_s, question), f"mode {mode.value}", as_json=as_json)
 
 
 def reclassify(
@@ -459,7 +449,8 @@ def _justification(stands: Standing) -> str:
     return answers[stands.justification_approved]
 
 
-def _show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:
+def show_all(outcome: AllOutcome, what: str, *, as_json: bool) -> None:
+    """Say what an event for every partition did, or print it as JSON."""
     if as_json:
         print_json(outcome)
         return

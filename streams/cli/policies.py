@@ -1,7 +1,6 @@
 """`stoploss policy`: check a file, make it the running one, show what runs."""
 
 import sys
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +25,10 @@ from streams.cli.options import DEFAULT_DIR, TIMEOUT_S, By, Dir, Json, TimeoutS,
 from streams.cli.reading import LedgerView, Log
 from streams.cli.shot import ask
 from streams.cli.show import all_partitions, print_json
+from streams.insight.policy_text import toml
 
 FILE_BYTES_MAX = 1024 * 1024
 BUILTIN_ORIGIN = "built-in"
-NEVER = "never"
 
 app = typer.Typer()
 
@@ -206,41 +205,3 @@ async def set_policy(log: Log, policy: Policy, by: str, timeout_s: float) -> All
         )
 
     return await operate_on_all(log, "stoploss.policy.set", data, timeout_s, noted)
-
-
-def toml(document: dict[str, Any], path: tuple[str, ...] = ()) -> str:
-    """Return a policy's document as TOML that `policy check` takes: null is "never" there."""
-    plain = {key: value for key, value in document.items() if not isinstance(value, dict)}
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
-    head = f"\n[{'.'.join(map(_key, path))}]\n" if path and (plain or not document) else ""
-    own = head + "".join(f"{line}\n" for line in lines)
-    tables = (
-        toml(value, (*path, key)) for key, value in document.items() if isinstance(value, dict)
-    )
-    return own + "".join(tables)
-
-
-def _key(key: str) -> str:
-    bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
-    return key if bare else _string(key)
-
-
-def _value(value: object) -> str:
-    match value:
-        case None:
-            return _string(NEVER)
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _string(value)
-        case list():
-            return f"[{', '.join(map(_value, value))}]"
-        case Decimal():
-            return f"{value:f}"
-        case _:
-            return str(value)
-
-
-def _string(text: str) -> str:
-    # A JSON string is a basic string of TOML, but for DEL.
-    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007F")

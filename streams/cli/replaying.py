@@ -10,19 +10,24 @@ from rich.text import Text
 
 from schemas.errors import InvalidFieldError
 from schemas.fields import Metric, Mode, Verdict
+from streams.budget.policy import builtin_policy
 from streams.cli.exits import say, say_unreadable
+from streams.cli.gating import Asked, GateAnswer, answer, tell
 from streams.cli.options import Json
+from streams.cli.plots import check_can_draw, checked_plot_file
 from streams.cli.policies import policy_of_file
 from streams.cli.progress import progress
 from streams.cli.show import bar, console, print_json, table, verdict_text
 from streams.cli.tables import shortened
-from streams.cli.values import choice
+from streams.cli.values import choice, number, whole
 from streams.insight.numbers import amount, compact, counted, percent, share_of
+from streams.insight.split import SEED, checked_hold_out
 from streams.replay.logs import read_events, source_names
 from streams.replay.offline import replay_log
 from streams.replay.result import ReplayedTask, ReplayResult
 
 TOP_TASKS = 20
+SEED_MAX = 2**53  # exact in every reader of JSON
 
 
 def replay(
@@ -61,17 +66,61 @@ def replay(
     every: Annotated[
         bool, typer.Option("--all", help=f"Every task, not only the first {TOP_TASKS}.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Judge another policy beside it, side by side."),
+    ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option("--gate", help="Would it block honest work? Exit code 1 where it might."),
+    ] = False,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(
+            "--hold-out",
+            metavar="SHARE",
+            parser=number("--hold-out", at_least=0, at_most=1),
+            help="Judge by this share of the sessions, which calibrate leaves out.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=whole("--seed", at_least=0, at_most=SEED_MAX),
+            help="Which sessions are held out.",
+        ),
+    ] = SEED,
+    curve: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw what blocks would save, as .png or .svg."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run history through the same rules, without Kafka: what would have been blocked?
 
     VERDICT is the highest that was reached; the last column is what was used when a block was said.
+    With --gate, --against, --hold-out or --curve it is held against how the tasks ended.
 
-    Example: stoploss replay ~/.codex/sessions --policy policy.toml
+    Example: stoploss replay ~/.codex/sessions --policy policy.toml --gate --hold-out 0.3
     """
     if source is not None and source not in source_names():
         raise InvalidFieldError("--source", source, f"one of {', '.join(source_names())}")
     policy = None if policy_file is None else policy_of_file(policy_file, "--policy")
+    asked = None
+    if gate or against is not None or hold_out is not None or curve is not None:
+        if mode is not None:
+            allowed = "it without --gate, --against, --hold-out and --curve: they ask what would be"
+            raise InvalidFieldError("--mode", mode.value, allowed)
+        if curve is not None:
+            check_can_draw("--curve")
+        asked = Asked(
+            policy=policy or builtin_policy(),
+            against=None if against is None else policy_of_file(against, "--against"),
+            gate=gate,
+            hold_out=None if hold_out is None else checked_hold_out("--hold-out", hold_out, seed),
+            curve=None if curve is None else checked_plot_file("--curve", curve),
+        )
     with progress("folding", in_bytes=True) as advance:
         log = read_events(
             files,
@@ -81,11 +130,14 @@ def replay(
             on_progress=lambda done: advance(done, None),
         )
         advance(0, log.bytes_total)
-        result = replay_log(log, policy, mode=mode)
-    if as_json:
-        print_json(result)
+        found = replay_log(log, policy, mode=mode) if asked is None else answer(log, asked)
+    if isinstance(found, GateAnswer):
+        assert asked is not None
+        tell(found, asked, as_json=as_json)
+    elif as_json:
+        print_json(found)
     else:
-        _show(result, rows=len(result.tasks) if every else TOP_TASKS)
+        _show(found, rows=len(found.tasks) if every else TOP_TASKS)
 
 
 def _show(result: ReplayResult, rows: int) -> None:

@@ -47,7 +47,10 @@ class Options(Struct, frozen=True):
 
 
 class Call(Struct, kw_only=True):
-    """One model call, in our terms: `input` is all input, `output` all output, parts inside."""
+    """One model call, in our terms: `input` is all input, `output` all output, parts inside.
+
+    `is_total`: not one call but all `calls` of a session, of which classes of tokens are not told.
+    """
 
     time: datetime | None
     model: str | None = None
@@ -64,6 +67,8 @@ class Call(Struct, kw_only=True):
     files_read: int = 0
     output_chars: int = 0
     known: bool = True
+    calls: int = 1
+    is_total: bool = False
 
 
 def safe_id(text: str) -> str:
@@ -153,8 +158,10 @@ class TaskLog:
             data=self._known(call) if call.known else self._unknown(call),
         )
 
-    def end(self, time: datetime | None = None) -> TaskEnded:
-        """Return the task's last event; a log does not tell how the work ended, only that it did."""
+    def end(
+        self, time: datetime | None = None, outcome: TaskOutcome = TaskOutcome.COMPLETED
+    ) -> TaskEnded:
+        """Return the task's last event; most logs do not tell how the work ended, only that it did."""
         self._passes(time)
         return TaskEnded(
             id=f"{self.source}/end"[-NAME_LENGTH_MAX:],
@@ -162,7 +169,7 @@ class TaskLog:
             subject=self.task_id,
             time=self._time,
             partitionkey=self._partitionkey,
-            data=TaskEndedData(outcome=TaskOutcome.COMPLETED),
+            data=TaskEndedData(outcome=outcome),
         )
 
     def _passes(self, time: datetime | None) -> None:
@@ -173,13 +180,13 @@ class TaskLog:
 
     def _known(self, call: Call) -> PhaseUsageData:
         cost = call.cost_usd
-        if cost is None:
+        if cost is None and not call.is_total:
             priced = PricedTokens(
                 call.input, call.cache_read, call.cache_write, call.cache_write_1h, call.output
             )
             cost = cost_usd(self._model, priced, self._time)
         summary = self._summary
-        summary.calls += 1
+        summary.calls += call.calls
         summary.count_cost(self._model, cost)
         tokens = summary.tokens
         tokens.uncached_input += call.input - call.cache_read - call.cache_write
@@ -197,20 +204,21 @@ class TaskLog:
             reasoning_tokens=call.reasoning,
             cost_usd=cost,
             duration_ms=call.duration_ms,
-            model_calls=1,
+            model_calls=call.calls,
             tool_calls=call.tool_calls,
             files_read=call.files_read,
             output_chars=call.output_chars,
         )
 
     def _unknown(self, call: Call) -> PhaseUsageData:
-        self._summary.calls += 1
-        self._summary.unknown_usage += 1
+        self._summary.calls += call.calls
+        self._summary.unknown_usage += call.calls
         return PhaseUsageData(
             phase=self._phase,
             model=self._model,
+            cost_usd=call.cost_usd,
             duration_ms=call.duration_ms,
-            model_calls=1,
+            model_calls=call.calls,
             tool_calls=call.tool_calls,
             files_read=call.files_read,
             output_chars=call.output_chars,

@@ -20,6 +20,9 @@ has grown gives its old events again and the new ones.
 
 Where no line says that a session ended, it ends when none of its family has had a line for a while
 (`IDLE_LINES`), or with the last file. What comes later still belongs to it, as late usage.
+
+A file may also hold a line per session that tells how it ended: `usage_sessions.py`. Such files are
+read first, since what they tell belongs to the start of a task; each line takes about 1 KB of memory.
 """
 
 import hashlib
@@ -34,11 +37,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.events import Event
-from schemas.fields import COST_USD_MAX, NAME_LENGTH_MAX, Count, Tokens
+from schemas.fields import COST_USD_MAX, NAME_LENGTH_MAX, Count, TaskOutcome, Tokens
 from streams.importers.lines import BAD_LINE, Progress, read_lines, why
 from streams.importers.phases import ToolKind, strongest
 from streams.importers.summary import ImportSummary
 from streams.importers.tasks import Call, Options, TaskLog, safe_id, step_ms
+from streams.importers.usage_sessions import (
+    SessionRow,
+    decode_session,
+    has_sessions,
+    is_session_line,
+)
 
 IDLE_LINES = 2_000
 # Sessions that are open at once; each takes about 2 KB.
@@ -90,8 +99,9 @@ _LOOKED = msgspec.json.Decoder(_Looked)
 class _Session:
     """An open task, and what repeats told about a call that is still to be counted."""
 
-    def __init__(self, task: TaskLog) -> None:
+    def __init__(self, task: TaskLog, outcome: TaskOutcome) -> None:
         self.task = task
+        self.outcome = outcome
         self.time: datetime | None = None  # of its last line
         self.call: str | None = None
         self.did = _Did()
@@ -123,6 +133,14 @@ class _Family:
         self.line = 0
 
 
+class _Ending(Struct, frozen=True):
+    """How a session ended, and the line that tells it."""
+
+    row: SessionRow
+    digest: str
+    number: int
+
+
 class UsageJsonlImporter:
     """Lines of numbers, sessions in any order."""
 
@@ -133,9 +151,13 @@ class UsageJsonlImporter:
         self._families: OrderedDict[str, _Family] = OrderedDict()  # the longest idle one first
         self._roots: dict[str, str] = {}  # of the sessions that are open
         self._line = 0  # over all files
+        self._endings: dict[str, _Ending] = {}
+        self._seen: set[str] = set()  # the sessions with an ending that have calls
 
     def recognises(self, line: bytes) -> bool:
-        """Whether the line names source, session and tokens."""
+        """Whether the line names source and session, and tokens or how it ended."""
+        if is_session_line(line):
+            return True
         try:
             _LOOKED.decode(line)
         except BAD_LINE:
@@ -143,21 +165,58 @@ class UsageJsonlImporter:
         return True
 
     def read(self, paths: Sequence[Path]) -> Iterator[Event]:
-        """Yield the events of the files in the order given."""
+        """Yield the events of the files in the order given; last the sessions without calls."""
+        with_sessions = [path for path in paths if has_sessions(path)]
+        for path in with_sessions:
+            self._read_sessions(path)
         for path in paths:
-            digest = ""
-            for line in read_lines(path, self._summary, self._progress):
-                digest = digest or hashlib.blake2b(line.data, digest_size=4).hexdigest()
-                self._line += 1
-                try:
-                    row = _ROW.decode(line.data)
-                except BAD_LINE as error:
-                    self._summary.count_unreadable(path, line.number, why(error, ended=line.ended))
-                    continue
-                yield from self._events(row, digest, line.number)
-                yield from self._end_idle()
+            if path not in with_sessions:
+                yield from self._read_calls(path)
         for root in list(self._families):
             yield from self._end_family(root)
+        for task_id, ending in self._endings.items():
+            if task_id not in self._seen:
+                yield from self._whole(task_id, ending)
+
+    def _read_sessions(self, path: Path) -> None:
+        digest = ""
+        for line in read_lines(path, self._summary, self._progress):
+            digest = digest or _digest(line.data)
+            try:
+                row = decode_session(line.data)
+            except BAD_LINE as error:
+                self._summary.count_unreadable(path, line.number, why(error, ended=line.ended))
+            else:
+                task_id = f"{_agent(row.source)}/{safe_id(row.session)}"
+                self._endings[task_id] = _Ending(row, digest, line.number)
+
+    def _read_calls(self, path: Path) -> Iterator[Event]:
+        digest = ""
+        for line in read_lines(path, self._summary, self._progress):
+            digest = digest or _digest(line.data)
+            self._line += 1
+            try:
+                row = _ROW.decode(line.data)
+            except BAD_LINE as error:
+                self._summary.count_unreadable(path, line.number, why(error, ended=line.ended))
+                continue
+            yield from self._events(row, digest, line.number)
+            yield from self._end_idle()
+
+    def _whole(self, task_id: str, ending: _Ending) -> Iterator[Event]:
+        """Yield the events of a session of which only the total is known."""
+        row = ending.row
+        task = TaskLog(
+            self._options,
+            self._summary,
+            task_id=task_id,
+            source=_source(ending.digest, task_id),
+            task_type=row.task_type or _agent(row.source),
+            labels=row.labels(),
+        )
+        yield task.start(row.agent_started_at)
+        yield task.usage(row.total(), sequence=ending.number)
+        yield task.end(row.agent_ended_at, row.outcome)
 
     def _events(self, row: Row, digest: str, number: int) -> Iterator[Event]:
         agent = _agent(row.source)
@@ -168,19 +227,22 @@ class UsageJsonlImporter:
         family = self._families.setdefault(root, _Family())
         self._families.move_to_end(root)
         family.line = self._line
-        source = f"import/usage-jsonl/{digest}/{task_id}"
+        source = _source(digest, task_id)
         session = family.sessions.get(task_id)
         if session is None:
+            ending = self._ending(task_id)
             task = TaskLog(
                 self._options,
                 self._summary,
                 task_id=task_id,
                 source=source,
-                task_type=agent,
+                task_type=(ending and ending.task_type) or agent,
                 parent_task_id=parent,
                 root_task_id=root,
+                labels=None if ending is None else ending.labels(),
             )
-            session = family.sessions[task_id] = _Session(task)
+            outcome = TaskOutcome.COMPLETED if ending is None else ending.outcome
+            session = family.sessions[task_id] = _Session(task, outcome)
             self._roots[task_id] = root
             yield task.start(row.ts)
         session.task.source = source
@@ -217,7 +279,14 @@ class UsageJsonlImporter:
     def _end(self, family: _Family, task_id: str) -> Iterator[Event]:
         session = family.sessions.pop(task_id)
         self._roots.pop(task_id, None)
-        yield session.task.end(session.time)
+        yield session.task.end(session.time, session.outcome)
+
+    def _ending(self, task_id: str) -> SessionRow | None:
+        ending = self._endings.get(task_id)
+        if ending is None:
+            return None
+        self._seen.add(task_id)
+        return ending.row
 
 
 def _call(row: Row, did: _Did) -> Call:
@@ -239,6 +308,14 @@ def _call(row: Row, did: _Did) -> Call:
         output_chars=did.output_chars,
         known=row.input_tokens is not None and row.output_tokens is not None,
     )
+
+
+def _digest(first_line: bytes) -> str:
+    return hashlib.blake2b(first_line, digest_size=4).hexdigest()
+
+
+def _source(digest: str, task_id: str) -> str:
+    return f"import/usage-jsonl/{digest}/{task_id}"
 
 
 def _agent(source: str) -> str:

@@ -124,7 +124,7 @@ def measure_of(record: ExecutionRecord, origin: Origin, at_ms: int) -> Measure:
     """Return what an execution used.
 
     What is not known is left out, not zero: tokens and cost where a call's usage is unknown, a cost
-    that nobody told, a latency of which the clocks make nothing.
+    that nobody told, a latency of which the clocks make nothing, or that nobody has measured.
     """
     text = f"{record.task_id}\0{record.phase}\0{record.attempt}"
     return Measure(
@@ -133,23 +133,30 @@ def measure_of(record: ExecutionRecord, origin: Origin, at_ms: int) -> Measure:
         phase=record.phase,
         complexity=record.complexity,
         importance=record.importance,
-        amounts=dict(_amounts(record)) if record.outcome in COUNTED else {},
+        amounts=amounts_of(record) if record.outcome in COUNTED else {},
         at_ms=at_ms,
         origin=origin,
     )
 
 
+def amounts_of(record: ExecutionRecord) -> dict[Metric, int]:
+    """Return what is known of an execution's use, in the unit of each metric times `UNITS`."""
+    return dict(_amounts(record))
+
+
 def _amounts(record: ExecutionRecord) -> Iterable[tuple[Metric, int]]:
     cost = record.counters.get("cost_usd", 0)
     if "unknown_usage" not in record.flags:
-        yield Metric.TOKENS, _small(Metric.TOKENS, record.metered_tokens)
+        yield Metric.TOKENS, small_units(Metric.TOKENS, record.metered_tokens)
         if cost:
-            yield Metric.COST_USD, _small(Metric.COST_USD, cost)
-    if "clock_skew" not in record.flags:
+            yield Metric.COST_USD, small_units(Metric.COST_USD, cost)
+    is_untimed = "inferred" in record.flags and not record.latency_ms
+    if "clock_skew" not in record.flags and not is_untimed:
         yield Metric.LATENCY_MS, record.latency_ms
 
 
-def _small(metric: Metric, amount: Number) -> int:
+def small_units(metric: Metric, amount: Number) -> int:
+    """Return an amount in the metric's unit times `UNITS`, as a whole number."""
     return round(Decimal(amount) * UNITS[metric])
 
 

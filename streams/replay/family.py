@@ -1,5 +1,7 @@
 """One task family of a replay, in a partition state of its own, and the rows it becomes."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -8,7 +10,7 @@ from schemas.events import Event
 from schemas.fields import Number, Verdict
 from schemas.outputs import Decision
 from streams.budget.amounts import number
-from streams.budget.effects import Refused
+from streams.budget.effects import Effect, Refused
 from streams.budget.fold import fold
 from streams.budget.ladder import LEVEL_OF, LEVELS
 from streams.budget.latency import used_ms
@@ -20,6 +22,11 @@ from streams.replay.result import ReplayedTask
 LATENCY = 1  # index into METRICS
 # Longer than any log: a year 9999 in a log is 10**14.4 ms from 1970.
 ENDLESS_MS = 10**15
+
+# Is told what an event has caused, and the family's clock after it.
+Tell = Callable[[Effect, int], None]
+# Is shown a family after an event, while the state still knows which tasks that has changed.
+Watch = Callable[[PartitionState, Event | Refusal], None]
 
 
 class Peak(Struct):
@@ -63,8 +70,11 @@ def offline(policy: Policy) -> Policy:
 class Family:
     """A root task with all below it."""
 
-    def __init__(self, state: PartitionState) -> None:
+    def __init__(
+        self, state: PartitionState, tell: Tell | None = None, watch: Watch | None = None
+    ) -> None:
         self.state = state
+        self._tell, self._watch = tell, watch
         self._peaks: dict[str, Peak] = {}
         self._offset = -1
 
@@ -81,10 +91,14 @@ class Family:
         effects = fold(self.state, event, offset=self._offset, append_ms=at_ms)
         refused = []
         for effect in effects:
+            if self._tell is not None:
+                self._tell(effect, self.state.clock_ms)
             if isinstance(effect.data, Decision):
                 self._said(effect.data)
             elif isinstance(effect.data, Refused):
                 refused.append(effect.data.reason)
+        if self._watch is not None:
+            self._watch(self.state, event)
         self.settle()
         return Folded(tuple(refused), repeated=self.state.event_id is None and not refused)
 
@@ -105,11 +119,11 @@ class Family:
             peak.held |= decision.enforced
             if peak.blocked_at is None:
                 task = self.state.tasks[decision.task_id]
-                peak.blocked_at = _in_units(_used(task, self.state.clock_ms))
+                peak.blocked_at = _in_units(used_by(task, self.state.clock_ms))
 
     def _row(self, task: Task) -> Row:
         peak = self._peaks.get(task.task_id, Peak())
-        used = _used(task, self.state.clock_ms)
+        used = used_by(task, self.state.clock_ms)
         phases = task.phases.values()
         counters = [one.counters for phase in phases for one in phase.executions]
         lines = task.limits.task
@@ -137,7 +151,8 @@ class Family:
         )
 
 
-def _used(task: Task, clock_ms: int) -> tuple[int, int, int]:
+def used_by(task: Task, clock_ms: int) -> tuple[int, int, int]:
+    """Return what a task has used, in folded units by index of metric."""
     latency_ms = used_ms(task, None, task.latency, clock_ms)
     return task.tokens.used, latency_ms, task.cost.used
 

@@ -46,7 +46,7 @@ from streams.budget.ladder import LEVEL_OF, LEVELS
 from streams.budget.limits import METRICS
 from streams.budget.policy import Policy, builtin_policy
 from streams.budget.state import new_partition
-from streams.replay.family import Family, Folded, Row, offline
+from streams.replay.family import Family, Folded, Row, Tell, Watch, offline
 from streams.replay.logs import LogEvents
 from streams.replay.result import ReplayResult, ReplaySummary
 
@@ -57,7 +57,11 @@ RATIO_PLACES = 10_000
 
 
 def replay(
-    events: Iterable[Event | Refusal], policy: Policy | None = None, *, mode: Mode | None = None
+    events: Iterable[Event | Refusal],
+    policy: Policy | None = None,
+    *,
+    mode: Mode | None = None,
+    tell: Tell | None = None,
 ) -> ReplayResult:
     """Return what the ledger would have said of `events`.
 
@@ -65,8 +69,9 @@ def replay(
         events: in the order of their log; a refusal counts by its reason.
         policy: for all tasks; left out, the built-in one until the log sets another.
         mode: who is held; left out, observe until the log sets another.
+        tell: is told all that would have been published about tasks, as it happens.
     """
-    run = _Replay(policy, mode)
+    run = Replay(policy, mode, tell)
     for event in events:
         run.take(event)
     return run.result()
@@ -82,10 +87,22 @@ def replay_log(
     return result
 
 
-class _Replay:
-    """Finds the family of each event, and keeps the rows of those that are put away."""
+class Replay:
+    """Finds the family of each event, and keeps the rows of those that are put away.
 
-    def __init__(self, policy: Policy | None, mode: Mode | None) -> None:
+    Args:
+        policy: as in `replay`; so are `mode` and `tell`.
+        watch: is shown each family after each of its events.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        mode: Mode | None = None,
+        tell: Tell | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self._tell, self._watch = tell, watch
         self._fixed_policy, self._fixed_mode = policy is not None, mode is not None
         # What concerns everybody is folded here first: it is checked, and known for newcomers.
         self._all = Family(new_partition(PARTITION, offline(policy or builtin_policy())))
@@ -97,6 +114,9 @@ class _Replay:
         self._order: dict[str, None] = {}  # the ids that events named, the first one first
         self._refused: Counter[str] = Counter()
         self._events = self._repeated = self._reopened = 0
+
+    def __repr__(self) -> str:
+        return f"<Replay of {self._events} events, {len(self._families)} families folded>"
 
     def take(self, event: Event | Refusal) -> None:
         """Fold one event where it belongs."""
@@ -172,7 +192,7 @@ class _Replay:
         state = new_partition(PARTITION, ours.default_policy)
         state.policy, state.mode, state.mode_by = ours.policy, ours.mode, ours.mode_by
         state.limits_cache = ours.limits_cache  # computed once for all tasks of a class
-        return Family(state)
+        return Family(state, self._tell, self._watch)
 
     def _take_for_all(self, event: PartitionEvent) -> None:
         at_ms = epoch_ms(event.time)

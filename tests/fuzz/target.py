@@ -23,9 +23,10 @@ from streams.budget.policy import InvalidPolicyError, Policy, policy_from_json, 
 from streams.budget.restore import restore
 from streams.budget.snapshot import drain_changes, partition_state
 from streams.budget.state import new_partition
-from streams.cli.policies import policy_of_file, toml
+from streams.cli.policies import policy_of_file
 from streams.importers.base import import_events
 from streams.importers.lines import LogFileError
+from streams.insight.policy_text import toml
 from streams.kafka.producers import fits
 from streams.replay.logs import EVENTS, read_events
 from tests.fuzz import corpus

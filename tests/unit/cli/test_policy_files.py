@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from streams.budget.policy import Policy, builtin_policy, policy_from_toml, policy_json
-from streams.cli.policies import toml
 from streams.importers.demo import demo_policy_path
+from streams.insight.policy_text import toml
 from tests.unit.cli.command_line import run
 
 EXACT = msgspec.json.Decoder(float_hook=Decimal)

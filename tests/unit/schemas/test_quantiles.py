@@ -3,6 +3,7 @@
 import math
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from schemas.quantiles import (
     VALUE_MIN,
     check_histogram,
     count,
+    cumulative,
+    histogram_of,
     merged,
     quantile,
     with_value,
@@ -21,6 +24,7 @@ from schemas.quantiles import (
 from schemas.sketches import HISTOGRAM_BUCKETS_MAX, RELATIVE_ERROR, Histogram
 
 VALUES = st.floats(min_value=0, max_value=1e9)
+AMOUNTS = st.floats(min_value=1, max_value=1e9)
 HISTOGRAMS = st.builds(
     Histogram,
     zeros=st.integers(0, COUNT_MAX),
@@ -110,3 +114,27 @@ def test_a_histogram_with_other_buckets_is_refused() -> None:
         match=r"^data.transition_ms.relative_error: 0.02 is not allowed; use 0.01$",
     ):
         check_histogram("data.transition_ms", Histogram(relative_error=0.02))
+
+
+@given(st.lists(AMOUNTS, min_size=1, max_size=300), st.sampled_from([0.5, 0.75, 0.9, 0.99]))
+def test_a_quantile_is_within_1_percent_of_the_exact_one(values: list[float], share: float) -> None:
+    # One of the two values that stand beside the place: between them nothing was measured.
+    exact = [float(np.quantile(values, share, method=method)) for method in ("lower", "higher")]
+    found = quantile(histogram_of(values), share)
+    assert found is not None
+    assert any(found == pytest.approx(each, rel=0.0101) for each in exact)
+
+
+@given(st.lists(AMOUNTS, max_size=100))
+def test_values_at_once_are_the_same_as_one_after_the_other(values: list[float]) -> None:
+    one_by_one = Histogram()
+    for value in values:
+        one_by_one = with_value(one_by_one, value)
+    assert histogram_of(values) == one_by_one
+
+
+def test_a_cumulative_share_ends_at_all_and_begins_with_what_is_zero() -> None:
+    points = cumulative(histogram_of([0, 100, 100, 200]))
+    assert [share for _, share in points] == [0.25, 0.75, 1.0]
+    assert [value for value, _ in points] == pytest.approx([0, 100, 200], rel=0.01)
+    assert cumulative(Histogram()) == []
