@@ -245,8 +245,9 @@ class _Telling:
     def execution(self, said: ExecutionRecord) -> None:
         """A run was published, for the first time or again with more in it."""
         watch = self._watch
-        if said.revision == 1:
-            # Only one phase is open at a time, and an open run has not been published yet.
+        if said.revision == 1 and said.started is not None:
+            # Only one run is open at a time, and an open one has not been published yet. A run that
+            # nobody has started was never in its phase: another attempt of it may still be.
             watch.left[said.phase] = self._now
             watch.dropped += _bound(watch.left, PHASES_MAX)
             if said.phase == watch.stuck.phase:

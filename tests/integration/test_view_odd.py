@@ -323,7 +323,16 @@ def decoded(said: Piece) -> dict[Topic, Any]:
     }
 
 
-@pytest.mark.parametrize("at_ms", [EPOCH_MS_MIN, 0, now_ms() + 365 * DAY_MS, EPOCH_MS_MAX])
+# Named, since the test's processes collect it at different times.
+@pytest.mark.parametrize(
+    "at_ms",
+    [
+        pytest.param(EPOCH_MS_MIN, id="the first year"),
+        pytest.param(0, id="1970"),
+        pytest.param(now_ms() + 365 * DAY_MS, id="next year"),
+        pytest.param(EPOCH_MS_MAX, id="the last year"),
+    ],
+)
 async def test_whenever_something_was_its_keys_end(
     redis_server: RedisServer, topic_prefix: str, at_ms: int
 ) -> None:

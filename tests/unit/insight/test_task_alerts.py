@@ -204,6 +204,16 @@ def watched(text: str) -> Watcher:
             ["stuck_task TASK-1 firing 1", "stuck_task TASK-1 resolved 2"],
             id="an end resolves stuck as well",
         ),
+        pytest.param(
+            """
+            start TASK-1
+            begin TASK-1 THINK own=-10m
+            tick  +4h
+            end   TASK-1 THINK attempt=2 ms=1000 own=-250m
+            """,
+            ["stuck_task TASK-1 firing 1"],
+            id="the end of a run that nobody has started says nothing of the one that is stuck",
+        ),
     ],
 )
 def test_each_alert_fires_once_and_resolves_once(text: str, edges: list[str]) -> None:
