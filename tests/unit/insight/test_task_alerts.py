@@ -466,30 +466,6 @@ def test_what_all_tasks_together_are_judged_by() -> None:
     ]
 
 
-def test_a_task_counts_as_blocked_once() -> None:
-    signals = watched("""
-        start  TASK-1 planned=THINK
-        usage  TASK-1 THINK 12_500        → block
-        grant  TASK-1 ×4                  → continue
-        usage  TASK-1 THINK 40_000        → block
-    """).signals
-    assert [type(one).__name__ for one in signals].count("TaskBlocked") == 1
-    assert [type(one).__name__ for one in signals].count("BlockClassed") == 2
-
-
-def test_all_children_of_a_blocked_task_together_are_one_block_and_one_alert() -> None:
-    children = "\n".join(f"start CHILD-{number} parent=TASK-1" for number in range(40))
-    reader = watched(f"""
-        start  TASK-1 planned=THINK
-        {children}
-        mode   enforce
-        usage  TASK-1 THINK 12_500        → block; CHILD-0 block; CHILD-39 block
-    """)
-    assert reader.edges() == ["budget_breach TASK-1 firing 1", "task_blocked TASK-1 firing 1"]
-    names = [type(one).__name__ for one in reader.signals]
-    assert (names.count("TaskBlocked"), names.count("BlockClassed")) == (1, 1)
-
-
 def test_a_task_is_forgotten_a_day_after_its_end_and_not_before() -> None:
     reader = watched("""
         start  TASK-1

@@ -7,8 +7,12 @@ from tests.unit.insight.told import records
 from tests.unit.insight.watching import Watcher, placed
 
 
+def watched(text: str) -> Watcher:
+    return Watcher().read(placed(records(story(text))))
+
+
 def alerts_of(text: str) -> list[Envelope[Alert]]:
-    return Watcher().read(placed(records(story(text)))).alerts
+    return watched(text).alerts
 
 
 def test_block_is_critical_where_it_holds_somebody_and_a_warning_where_it_does_not() -> None:
@@ -46,3 +50,27 @@ def test_a_block_that_a_grant_takes_back_is_no_longer_one() -> None:
         "TASK-1 is no longer at block: the task at 138 % of its token budget "
         "(12,500 of 9,000 tokens): go on; this is logged"
     )
+
+
+def test_a_task_counts_as_blocked_once() -> None:
+    signals = watched("""
+        start  TASK-1 planned=THINK
+        usage  TASK-1 THINK 12_500        → block
+        grant  TASK-1 ×4                  → continue
+        usage  TASK-1 THINK 40_000        → block
+    """).signals
+    assert [type(one).__name__ for one in signals].count("TaskBlocked") == 1
+    assert [type(one).__name__ for one in signals].count("BlockClassed") == 2
+
+
+def test_all_children_of_a_blocked_task_together_are_one_block_and_one_alert() -> None:
+    children = "\n".join(f"start CHILD-{number} parent=TASK-1" for number in range(40))
+    reader = watched(f"""
+        start  TASK-1 planned=THINK
+        {children}
+        mode   enforce
+        usage  TASK-1 THINK 12_500        → block; CHILD-0 block; CHILD-39 block
+    """)
+    assert reader.edges() == ["budget_breach TASK-1 firing 1", "task_blocked TASK-1 firing 1"]
+    names = [type(one).__name__ for one in reader.signals]
+    assert (names.count("TaskBlocked"), names.count("BlockClassed")) == (1, 1)
