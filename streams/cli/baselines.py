@@ -25,7 +25,7 @@ from streams.cli.show import console, print_json, table
 from streams.cli.tables import SHORT, shortened
 from streams.insight.history import Coverage
 from streams.insight.intervals import Interval
-from streams.insight.numbers import amount, compact, counted, metric_name
+from streams.insight.numbers import amount, compact, counted, metric_name, tenths
 from streams.insight.runaways import RUNAWAY_RATIO, RunawayAnswer, find_runaways
 from streams.replay.history import History
 
@@ -149,8 +149,8 @@ def _cells(each: ClassAnswer, metric: Metric, found: MetricBaseline) -> list[str
         metric_name(metric),
         f"{found.count:,}",
         *(_amount(value, metric) for value in (found.p50, found.p75, found.p90, found.p99)),
-        share_text(each.unknown_share[metric]),
-        share_text(each.estimated_share),
+        tenths(each.unknown_share[metric]),
+        tenths(each.estimated_share),
     ]
 
 
@@ -165,14 +165,14 @@ def _show_runaways(found: RunawayAnswer) -> None:
             f"{kind.known:,}",
             "–" if kind.p75 is None else compact(int(kind.p75)),
             f"{kind.runaways:,}" if kind.is_judged else "too few",
-            share_text(kind.share) if kind.is_judged else "",
+            tenths(kind.share) if kind.is_judged else "",
             interval_text(kind.interval) if kind.is_judged else "",
         )
     out.print()
     out.print(made)
     out.print(
         f"\n{found.runaways:,} of {counted(found.tasks, 'task')} ran away (above "
-        f"{RUNAWAY_RATIO:g} × p75 of their type): {share_text(found.share)}, "
+        f"{RUNAWAY_RATIO:g} × p75 of their type): {tenths(found.share)}, "
         f"{interval_text(found.interval)} at 95 %"
     )
     if not found.named:
@@ -205,11 +205,6 @@ def _amount(value: float, metric: Metric) -> str:
     return compact(round(value)) if metric is Metric.TOKENS else amount(Decimal(value), metric)
 
 
-def share_text(share: float) -> str:
-    """Return `5.4 %`; rounded, so that 0.049 is not 4."""
-    return f"{share * 100:.1f} %"
-
-
 def interval_text(interval: Interval) -> str:
     """Return `3.7 to 7.7 %`."""
-    return f"{interval.lower * 100:.1f} to {interval.upper * 100:.1f} %"
+    return f"{interval.lower * 100:.1f} to {tenths(interval.upper)}"

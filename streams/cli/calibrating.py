@@ -11,7 +11,7 @@ from rich.text import Text
 from schemas.errors import InvalidFileError
 from schemas.fields import Metric, Number
 from streams.budget.policy import Policy, builtin_policy
-from streams.cli.baselines import interval_text, share_text
+from streams.cli.baselines import interval_text
 from streams.cli.exits import AnswerIsNoError, say_unreadable
 from streams.cli.histories import (
     FromLive,
@@ -28,7 +28,7 @@ from streams.cli.values import number, whole
 from streams.insight.calibration import COUNT_MIN, Change, Proposal, calibrate, would_block
 from streams.insight.history import TaskHistory
 from streams.insight.intervals import Interval, wilson
-from streams.insight.numbers import counted
+from streams.insight.numbers import counted, tenths
 from streams.insight.policy_text import toml
 from streams.insight.split import SEED, HoldOut, parted
 from streams.replay.history import History
@@ -240,7 +240,7 @@ def _text(proposal: Proposal, answer: CalibrateAnswer) -> str:
     comments = {
         change.field: (f"was {value_text(change.old)}: " if change.is_changed else "")
         + change.reason
-        + (f", {share_text(change.unknown_share)} unknown" if change.unknown_share else "")
+        + (f", {tenths(change.unknown_share)} unknown" if change.unknown_share else "")
         for change in proposal.changes
     }
     return toml(proposal.document, comments, head)
@@ -274,7 +274,7 @@ def _show(answer: CalibrateAnswer) -> None:
         for task_type, found in answer.by_task_type.items():
             out.print(f"    {plain(task_type) or 'no task type'}: {_blocked_text(found)}")
     out.print(
-        f"policy {answer.began_with} would have blocked {share_text(answer.before.share)} of all "
+        f"policy {answer.began_with} would have blocked {tenths(answer.before.share)} of all "
         f"{answer.before.tasks:,}"
     )
 
@@ -285,7 +285,7 @@ def _cells(change: Change) -> list[str]:
         value_text(change.old),
         value_text(change.new),
         f"{change.count:,}",
-        share_text(change.unknown_share),
+        tenths(change.unknown_share),
         plain(change.reason),
     ]
 
@@ -293,7 +293,7 @@ def _cells(change: Change) -> list[str]:
 def _blocked_text(found: BlockShare) -> str:
     return (
         f"{counted(found.tasks, 'task')}: it would have blocked {found.blocked:,}, "
-        f"{share_text(found.share)} ({interval_text(found.interval)} at 95 %)"
+        f"{tenths(found.share)} ({interval_text(found.interval)} at 95 %)"
     )
 
 

@@ -15,7 +15,7 @@ from streams.cli.show import console, plain, print_json, table, verdict_text
 from streams.cli.tables import shortened
 from streams.importers.summary import Unreadable
 from streams.insight.gate import Fate, Gate, Group, JudgedTasks, Step, fate_of, gate, judged
-from streams.insight.numbers import amount, compact, counted
+from streams.insight.numbers import amount, compact, counted, tenths
 from streams.insight.savings import AllSavings, Point, Savings, savings
 from streams.insight.split import HoldOut, parted
 from streams.replay.judging import judge
@@ -216,9 +216,7 @@ def _add_rows(made: Table, groups: Iterable[Group]) -> None:
 
 def _wrong(group: Group) -> str:
     interval = group.interval
-    return (
-        f"{group.wrong_share * 100:.1f} % ({interval.lower * 100:.1f}–{interval.upper * 100:.1f})"
-    )
+    return f"{tenths(group.wrong_share)} ({interval.lower * 100:.1f}–{interval.upper * 100:.1f})"
 
 
 def _show_savings(found: AllSavings) -> None:
@@ -250,15 +248,15 @@ def _saved(each: Savings) -> tuple[str, ...]:
         _amount(point.saved, Metric.TOKENS),
         _amount(point.saved, Metric.COST_USD),
         _amount(point.saved, Metric.LATENCY_MS),
-        f"{point.saved_share * 100:.1f} %",
-        f"{point.wrong_share * 100:.1f} %",
+        tenths(point.saved_share),
+        tenths(point.wrong_share),
         best,
         perfect,
     )
 
 
 def _brief(point: Point) -> str:
-    return f"×{point.times:g}: {point.saved_share * 100:.1f} %"
+    return f"×{point.times:g}: {tenths(point.saved_share)}"
 
 
 def _amount(amounts: dict[Metric, Number], metric: Metric) -> str:

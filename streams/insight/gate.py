@@ -18,7 +18,7 @@ from schemas.fields import Cause, Metric, Number, Verdict
 from streams.budget.amounts import number
 from streams.insight.history import TaskHistory
 from streams.insight.intervals import Interval, wilson
-from streams.insight.numbers import amount, compact, counted
+from streams.insight.numbers import amount, compact, counted, tenths
 
 TASKS_MIN = 50
 WRONG_SHARE_MAX = 0.05
@@ -266,7 +266,7 @@ def partial_step(total: Group) -> Step:
     said = f"{total.wrong:,} of {counted(total.tasks, 'task')} would have been wrongly blocked"
     return Step(
         total.wrong_share < WRONG_SHARE_MAX,
-        f"{said}: {_percent(total.wrong_share)}, and it must be below {_percent(WRONG_SHARE_MAX)}",
+        f"{said}: {tenths(total.wrong_share)}, and it must be below {tenths(WRONG_SHARE_MAX)}",
     )
 
 
@@ -278,7 +278,7 @@ def enforce_step(total: Group) -> Step:
     return Step(
         upper < WRONG_SHARE_MAX,
         f"with {total.wrong:,} of {counted(total.tasks, 'task')} the share of wrongly blocked ones is "
-        f"up to {_percent(upper)} (95 %), and it must be below {_percent(WRONG_SHARE_MAX)}",
+        f"up to {tenths(upper)} (95 %), and it must be below {tenths(WRONG_SHARE_MAX)}",
     )
 
 
@@ -413,8 +413,3 @@ def amounts_json(amounts: Mapping[Metric, int]) -> dict[Metric, Number]:
 def _amount(folded: int, metric: Metric) -> str:
     value = number(folded, metric)
     return f"{compact(value)} tokens" if metric is Metric.TOKENS else amount(value, metric)
-
-
-def _percent(share: float) -> str:
-    """Return one decimal: what decides here lies between 4 and 6 %."""
-    return f"{share * 100:.1f} %"

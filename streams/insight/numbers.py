@@ -75,6 +75,11 @@ def percent(share: Fraction | float | None) -> str:
     return "–" if share is None else f"{floor(as_written(share) * 100):,} %"
 
 
+def tenths(share: float) -> str:
+    """Return `5.4 %`, rounded: where what decides lies between 4 and 6 %, 0.049 is not 4."""
+    return f"{share * 100:.1f} %"
+
+
 def share_of(used: Number, limit: Number | None) -> Fraction | None:
     """Return what part of a limit is used, exactly; None where there is no limit."""
     return Fraction(used) / Fraction(limit) if limit else None

@@ -12,7 +12,7 @@ from schemas.fields import Mode
 from schemas.topics import DAY_MS
 from streams.insight.gate import TASKS_MIN, WRONG_SHARE_MAX, Gate
 from streams.insight.intervals import Interval
-from streams.insight.numbers import counted, duration
+from streams.insight.numbers import counted, duration, tenths
 
 OBSERVED_MIN_MS = 14 * DAY_MS
 RUNAWAY_SHARE_MIN = 0.10
@@ -117,18 +117,18 @@ def _tasks(gate: Gate) -> Condition:
 
 def _share(gate: Gate) -> Condition:
     total = gate.total
-    value = f"{_percent(total.wrong_share)} ({total.wrong:,} of {total.tasks:,})"
+    value = f"{tenths(total.wrong_share)} ({total.wrong:,} of {total.tasks:,})"
     # Of no tasks nothing was wrong, and nothing is shown by it.
     holds = total.tasks > 0 and total.wrong_share < WRONG_SHARE_MAX
-    return Condition("wrongly blocked", value, f"below {_percent(WRONG_SHARE_MAX)}", holds)
+    return Condition("wrongly blocked", value, f"below {tenths(WRONG_SHARE_MAX)}", holds)
 
 
 def _upper_end(gate: Gate) -> Condition:
     upper = gate.total.interval.upper
     return Condition(
         "wrongly blocked, upper end",
-        f"{_percent(upper)} (95 %)",
-        f"below {_percent(WRONG_SHARE_MAX)}",
+        f"{tenths(upper)} (95 %)",
+        f"below {tenths(WRONG_SHARE_MAX)}",
         gate.enforce.holds,
     )
 
@@ -145,8 +145,8 @@ def _observed(observed_ms: int) -> Condition:
 def _runaways(found: Runaways) -> Condition:
     return Condition(
         "runaway tasks",
-        f"{_percent(found.share)} ({found.runaways:,} of {found.tasks:,})",
-        f"above {_percent(RUNAWAY_SHARE_MIN)}",
+        f"{tenths(found.share)} ({found.runaways:,} of {found.tasks:,})",
+        f"above {tenths(RUNAWAY_SHARE_MIN)}",
         found.share > RUNAWAY_SHARE_MIN,
     )
 
@@ -169,10 +169,6 @@ def _advice(found: Runaways) -> str | None:
         return None
     return (
         f"{found.runaways:,} of {counted(found.tasks, 'task')} ran away, fewer than "
-        f"{_percent(ALERTS_ALONE_BELOW)}: alerts alone are enough, there is little that a block could "
+        f"{tenths(ALERTS_ALONE_BELOW)}: alerts alone are enough, there is little that a block could "
         "save"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.1f} %"

@@ -23,6 +23,7 @@ from streams.insight.gate import (
     amounts_json,
 )
 from streams.insight.intervals import Interval, wilson
+from streams.insight.numbers import tenths
 from streams.insight.split import HoldOut, parted
 
 # Shares of the limit that are tried, in ten-thousandths: from half of it to the most a policy can say.
@@ -141,8 +142,8 @@ def _choice(tasks: Sequence[Judged]) -> tuple[int | None, str]:
     if best is None or not best.saved_share:
         return None, "no share saves anything with fewer than 5 % wrongly blocked"
     why = (
-        f"saves {best.saved_share * 100:.1f} % of what failed runs used where it was chosen, and "
-        f"{best.wrong_share * 100:.1f} % are wrongly blocked"
+        f"saves {tenths(best.saved_share)} of what failed runs used where it was chosen, and "
+        f"{tenths(best.wrong_share)} are wrongly blocked"
     )
     return round(best.times * SHARE_PLACES), why
 
